@@ -1,0 +1,300 @@
+"""What a broker and a result store must be able to do.
+
+Rules that hold for every driver and that the conformance suites
+(``chervil.testing``) check:
+
+* Everything is in batches; a batch of one is not a special case.
+* A call returns when what it did is stored, or raises an
+  :class:`~chervil.exceptions.OperationalError` within its deadline.
+* ``Broker`` and ``ResultStore`` objects may be used from any thread and, after
+  a fork, from the child. A ``Consumer`` belongs to one thread, except
+  ``renew`` and ``wake``.
+* A claim belongs to its consumer until it is settled, the consumer is closed,
+  or its lease runs out; what a consumer settles after that changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from chervil.wire.message import Message, Outcome
+
+
+class Features(msgspec.Struct, frozen=True):
+    """What a broker can do by itself; the node makes up for the rest."""
+
+    #: Holds messages until they are due.
+    delay: bool = True
+    #: Serves messages with a larger priority first.
+    priority: bool = True
+    #: Can write outcomes in the step that settles their messages.
+    atomic_results: bool = False
+    #: Usable from other processes than the one that opened it.
+    shared: bool = True
+    #: Largest head + body in bytes; 0 means no limit of its own.
+    max_size: int = 0
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """A queue that can be declared, sent to and consumed from."""
+
+    name: str
+    exchange: str = ""
+    exchange_type: str = "direct"
+    routing_key: str = ""
+    #: ``x-max-priority`` where the broker needs to be told; None: not set.
+    max_priority: int | None = None
+    durable: bool = True
+    queue_arguments: Mapping[str, Any] = {}
+    binding_arguments: Mapping[str, Any] = {}
+
+
+class Delivery(msgspec.Struct, gc=False):
+    """A message as a consumer claimed it."""
+
+    #: The driver's own handle of the claim.
+    tag: Any
+    queue: str
+    #: Envelope as JSON bytes; with ``body is None`` it includes the body.
+    head: bytes
+    body: bytes | None
+    #: How often it was claimed, this time included; starts at 1.
+    deliveries: int
+    #: The task was revoked before it was claimed.
+    revoked: bool = False
+
+
+class Action(enum.IntEnum):
+    """What becomes of a claimed message."""
+
+    #: Done; delete it.
+    ACK = 0
+    #: Back to the front of its queue, at once.
+    REQUEUE = 1
+    #: Back to its queue at ``Settlement.until``.
+    DEFER = 2
+    #: To the dead-letter queue, with ``Settlement.reason``.
+    DEAD = 3
+
+
+class Settlement(msgspec.Struct, gc=False):
+    """What to do with a claimed message, and what to store in the same step."""
+
+    delivery: Delivery
+    action: Action = Action.ACK
+    #: For DEFER: Unix time in seconds.
+    until: float = 0.0
+    #: For DEAD: one line that says why.
+    reason: str = ""
+    #: For DEAD: the traceback or other detail, may be empty.
+    detail: str = ""
+    #: For REQUEUE and DEFER: False takes this delivery off the count
+    #: (it was given back without having been started).
+    counted: bool = True
+    outcome: Outcome | None = None
+    #: Messages to be stored in the same step: retries, callbacks, next steps.
+    publish: Sequence[Message] = ()
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """How much a queue holds."""
+
+    ready: int = 0
+    delayed: int = 0
+    claimed: int = 0
+    dead: int = 0
+    #: Seconds that the oldest ready message has waited; 0 when none waits.
+    oldest: float = 0.0
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message in the dead-letter queue."""
+
+    #: Identifies it in ``replay`` and ``drop``.
+    key: str
+    queue: str
+    head: bytes
+    body: bytes | None
+    reason: str
+    detail: str
+    deliveries: int
+    #: Unix time in seconds at which it arrived here.
+    died_at: float
+
+
+class Consumer(Protocol):
+    """A node's claim on messages of some queues, under one lease."""
+
+    def exchange(
+        self, settlements: Sequence[Settlement], limit: int
+    ) -> Sequence[Delivery]:
+        """Settle what is finished and claim up to ``limit`` messages, without waiting.
+
+        Where the broker can (``Features.atomic_results``) the outcomes and
+        follow-up messages of a settlement are stored in the same transaction;
+        elsewhere the caller has stored the outcomes, and follow-ups are stored
+        before the message is settled.
+
+        :raises LeaseLost: the lease ran out; nothing was claimed and the
+            settlements changed nothing.
+        :raises BrokerUnavailable: nothing is known to be stored; call again.
+        """
+        ...
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when ``exchange`` may find new messages."""
+        ...
+
+    def drain(self) -> bool:
+        """Reset ``fileno``; True when there may be something to claim."""
+        ...
+
+    def next_due(self) -> float | None:
+        """Unix time at which the next delayed message is due, if one is known."""
+        ...
+
+    def renew(self) -> None:
+        """Extend the lease. May be called from any thread.
+
+        :raises LeaseLost: it had run out and the claims belong to others.
+        """
+        ...
+
+    def recover(self) -> int:
+        """Take back the claims of consumers that died; how many messages.
+
+        May be called from any thread."""
+        ...
+
+    def wake(self) -> None:
+        """Make ``fileno`` readable. May be called from any thread or signal handler."""
+        ...
+
+    def close(self) -> None:
+        """Give back at once whatever is not settled, uncounted, and end the lease."""
+        ...
+
+
+class Broker(Protocol):
+    """Stores messages until a consumer has settled them."""
+
+    features: Features
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Make sure that these queues exist; doing it again changes nothing."""
+        ...
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Store all messages.
+
+        :raises BrokerUnavailable: none were stored within the deadline.
+        :raises PublishError: some were not; it names them.
+        """
+        ...
+
+    def consumer(
+        self, queues: Sequence[Queue], node: str, lease: float = 10.0
+    ) -> Consumer:
+        """Start to consume; ``lease`` in seconds."""
+        ...
+
+    def depths(self, queues: Sequence[str] | None = None) -> Mapping[str, Depth]:
+        """What these queues hold; all queues that are known when None."""
+        ...
+
+    def purge(self, queue: str) -> int:
+        """Delete the ready and delayed messages of a queue; how many."""
+        ...
+
+    def revoke(self, ids: Iterable[str], expires: float) -> None:
+        """Remember, until the Unix time ``expires``, that these tasks must not run."""
+        ...
+
+    def dead(
+        self, queue: str | None = None, limit: int = 100, after: str = ""
+    ) -> Sequence[DeadLetter]:
+        """Dead letters, oldest first, starting behind the key ``after``."""
+        ...
+
+    def replay(self, keys: Sequence[str]) -> int:
+        """Put dead letters back on their queues with the count at 0; how many."""
+        ...
+
+    def drop(self, keys: Sequence[str]) -> int:
+        """Delete dead letters; how many."""
+        ...
+
+    def shares(self, store: ResultStore) -> bool:
+        """Whether ``exchange`` writes outcomes into that store atomically."""
+        ...
+
+    def close(self) -> None:
+        """Release connections; the object can be used again afterwards."""
+        ...
+
+
+class Listener(Protocol):
+    """A process's ear at the result store; one thread waits for all."""
+
+    #: To be put into ``Message.reply_to``, so that the store tells this listener.
+    address: str
+
+    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+        """Report these tasks. From any thread.
+
+        ``sent_here`` says that the messages carried this listener's address.
+        What was stored before the call is not reported: ``get`` it afterwards.
+        """
+        ...
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Report them no longer. From any thread."""
+        ...
+
+    def wait(self, timeout: float) -> Sequence[Outcome]:
+        """Wait up to ``timeout`` seconds for news of watched tasks.
+
+        Intermediate states are reported too; one may be skipped when a later
+        one is there already."""
+        ...
+
+    def wake(self) -> None:
+        """End a ``wait`` early. From any thread."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ResultStore(Protocol):
+    """Keeps the last outcome of each task."""
+
+    def put(self, outcomes: Sequence[Outcome]) -> None:
+        """Store; an outcome never replaces one that says SUCCESS.
+
+        :raises BackendError: nothing is known to be stored.
+        """
+        ...
+
+    def get(self, ids: Collection[str]) -> Mapping[str, Outcome]:
+        """What is stored and has not expired; unknown ids are left out."""
+        ...
+
+    def forget(self, ids: Collection[str]) -> None:
+        """Delete."""
+        ...
+
+    def listener(self, address: str) -> Listener:
+        """Start listening for a client of that address."""
+        ...
+
+    def expire(self) -> int:
+        """Delete what has expired, a bounded number at once; how many."""
+        ...
+
+    def close(self) -> None:
+        """Release connections; the object can be used again afterwards."""
+        ...

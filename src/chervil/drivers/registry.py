@@ -1,0 +1,103 @@
+"""From a URL's scheme to the driver that serves it.
+
+The only place that names driver modules; each is imported when its first URL
+is opened, so that an unused driver costs nothing and needs nothing installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from chervil.drivers.contracts import Broker, ResultStore
+from chervil.exceptions import ImproperlyConfigured, MissingDependency
+
+
+class Driver(msgspec.Struct, frozen=True):
+    """Where the two halves of a technology are defined."""
+
+    #: "module:callable"; called with (url, options); None: it has no such half.
+    broker: str | None = None
+    results: str | None = None
+    #: The extra of this package that installs what it imports.
+    extra: str = ""
+
+
+_DRIVERS: dict[str, Driver] = {
+    "sqlite": Driver(
+        "chervil.drivers.sqlite.broker:SqliteBroker",
+        "chervil.drivers.sqlite.results:SqliteResults",
+    ),
+    "memory": Driver(
+        "chervil.drivers.memory.broker:MemoryBroker",
+        "chervil.drivers.memory.results:MemoryResults",
+    ),
+    "disabled": Driver(None, "chervil.drivers.disabled:DisabledResults"),
+}
+
+
+def register_driver(scheme: str, driver: Driver) -> None:
+    """Make a technology of one's own available under a URL scheme."""
+    _DRIVERS[scheme] = driver
+
+
+def schemes() -> list[str]:
+    """The URL schemes that are known."""
+    return sorted(_DRIVERS)
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of a URL; ``memory`` and ``disabled`` may stand alone."""
+    return url.partition(":")[0].lower()
+
+
+def has_results(url: str) -> bool:
+    """Whether the technology of that URL can store results."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver is not None and driver.results is not None
+
+
+def open_broker(url: str, options: Mapping[str, Any] | None = None) -> Broker:
+    """Open the broker of a URL.
+
+    :raises ImproperlyConfigured: unknown scheme, or the URL or an option is wrong.
+    :raises MissingDependency: its library is not installed.
+    """
+    broker: Broker = _load(url, "broker")(url, dict(options or {}))
+    return broker
+
+
+def open_results(url: str, options: Mapping[str, Any] | None = None) -> ResultStore:
+    """Open the result store of a URL; errors as for :func:`open_broker`."""
+    store: ResultStore = _load(url, "results")(url, dict(options or {}))
+    return store
+
+
+def _load(url: str, half: str) -> Callable[..., Any]:
+    scheme = scheme_of(url)
+    driver = _DRIVERS.get(scheme)
+    if driver is None:
+        close = get_close_matches(scheme, _DRIVERS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ImproperlyConfigured(
+            f"unknown scheme {scheme!r} in URL {url!r}{hint} "
+            f"(known: {', '.join(schemes())})"
+        )
+    path = getattr(driver, half)
+    if path is None:
+        what = "a broker" if half == "broker" else "a result store"
+        raise ImproperlyConfigured(f"{scheme!r} in URL {url!r} cannot be {what}")
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except ModuleNotFoundError as exc:
+        if exc.name and exc.name.startswith("chervil"):
+            raise
+        raise MissingDependency(
+            f"{url!r} needs the library {exc.name!r}, which is not installed: "
+            f"pip install 'chervil[{driver.extra or scheme}]'"
+        ) from exc
