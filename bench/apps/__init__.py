@@ -1,0 +1,1 @@
+"""The same tasks, defined for each system."""

@@ -1,0 +1,40 @@
+"""Huey's tasks. As it comes, SQLite waits for the disk at each commit
+(``synchronous=FULL``); ``BENCH_SYNCHRONOUS`` sets another level."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from huey import Huey
+from huey.storage import SqliteStorage
+
+from bench.apps import body
+
+
+class Storage(SqliteStorage):
+    """Huey's own, at the level of ``BENCH_SYNCHRONOUS``."""
+
+    def _create_connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection = super()._create_connection()
+        if level := os.environ.get("BENCH_SYNCHRONOUS"):
+            connection.execute(f"pragma synchronous={level}")
+        return connection
+
+
+huey = Huey("bench", storage_class=Storage, filename=os.environ["BENCH_BROKER"])
+
+
+@huey.task()
+def noop() -> int:
+    return 1
+
+
+@huey.task()
+def stamp() -> int:
+    return body.stamp()
+
+
+@huey.task()
+def frames() -> list[int]:
+    return body.frames(("huey",))

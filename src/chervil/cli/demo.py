@@ -1,0 +1,203 @@
+"""``chervil demo``: a worker, real tasks, and how fast they went."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import msgspec
+
+from chervil.cli.output import plural, progress
+from chervil.cli.session import ChervilCommand, Session, pass_session
+
+_HELP = """See Chervil work, with nothing to set up.
+
+\b
+  chervil demo
+  chervil demo --files 100
+
+Starts a worker on an SQLite file in a temporary directory, has it count the words of all the
+Python files of the standard library, one task a file, and adds up the results. Takes a few
+seconds and leaves nothing behind.
+"""
+#: Tasks that do nothing, for the second measurement.
+BURST = 10_000
+#: Seconds that any single result may take.
+DEADLINE = 60.0
+#: How many results are asked for at once.
+CHUNK = 25
+
+
+class Measured(msgspec.Struct):
+    """What one round of tasks took, in seconds."""
+
+    tasks: int
+    sending: float
+    total: float
+
+    @property
+    def rate(self) -> float:
+        """Tasks per second, from the first sent to the last result read."""
+        return self.tasks / self.total
+
+
+@click.command("demo", cls=ChervilCommand, help=_HELP)
+@click.option("--files", type=click.IntRange(min=1), metavar="N", help="At most this many files.")
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Worker processes. Default: one a CPU.",
+)
+@click.option("--keep", is_flag=True, help="Keep the directory with database and log.")
+@pass_session
+def command(session: Session, /, files: int | None, concurrency: int | None, keep: bool) -> None:
+    paths = standard_library(files)
+    processes = concurrency or _cpus()
+    folder = tempfile.mkdtemp(prefix="chervil-demo-")
+    try:
+        _demo(session, paths, folder, processes)
+    finally:
+        if keep:
+            click.echo(f"\nKept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def standard_library(limit: int | None = None) -> list[str]:
+    """The Python files of the standard library, in order of their names."""
+    root = sysconfig.get_paths()["stdlib"]
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(set(folders) - {"site-packages", "__pycache__"})
+        found += [os.path.join(folder, name) for name in sorted(names) if name.endswith(".py")]
+    return found[:limit]
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _demo(session: Session, paths: Sequence[str], folder: str, processes: int) -> None:
+    url = f"sqlite:///{folder}/demo.db"
+    os.environ["CHERVIL_BROKER_URL"] = os.environ["CHERVIL_RESULT_BACKEND"] = url
+    from chervil.cli import demo_tasks
+
+    app = demo_tasks.app
+    session.configure(app)
+    click.echo(f"Broker and results: one SQLite file, {folder}/demo.db")
+    click.echo(f"Worker: {plural(processes, 'process', 'processes')}\n")
+    try:
+        with _worker(folder, processes) as worker:
+            words, measured = _index(session, worker, demo_tasks.count_words, paths)
+            _tell_index(words, measured)
+            _tell_burst(_burst(session, worker, demo_tasks.nothing))
+    finally:
+        app.close()
+
+
+@contextmanager
+def _worker(folder: str, processes: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process of the demo's app; its log is ``worker.log`` in the folder."""
+    command = [sys.executable, "-m", "chervil", "-A", "chervil.cli.demo_tasks", "worker"]
+    command += ["-c", str(processes), "-l", "warning", "-n", "demo"]
+    with open(os.path.join(folder, "worker.log"), "wb") as log:
+        worker = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+        )
+    try:
+        yield worker
+    finally:
+        _stop(worker)
+
+
+def _stop(worker: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        if worker.poll() is None:
+            worker.send_signal(number)
+            try:
+                worker.wait(5)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def _run(
+    session: Session, worker: subprocess.Popen[bytes], text: str, calls: Sequence[Any]
+) -> tuple[list[Any], Measured]:
+    """Send all calls at once and read all results.
+
+    :param calls: signatures of tasks.
+    """
+    began = time.perf_counter()
+    results = [call.apply_async() for call in calls]
+    sending = time.perf_counter() - began
+    values = []
+    with progress(session, text, len(results)) as bar:
+        for start in range(0, len(results), CHUNK):
+            part = results[start : start + CHUNK]
+            values += [_get(worker, result) for result in part]
+            bar.advance(len(part))
+    return values, Measured(len(calls), sending, time.perf_counter() - began)
+
+
+def _get(worker: subprocess.Popen[bytes], result: Any) -> Any:
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            return result.get(timeout=1.0)
+        except TimeoutError:
+            if worker.poll() is not None:
+                raise click.ClickException(
+                    f"the demo's worker ended with {worker.returncode}; run again with --keep "
+                    "and look into worker.log"
+                ) from None
+            if time.monotonic() > deadline:
+                raise click.ClickException(f"no result within {DEADLINE:g} s") from None
+
+
+def _index(
+    session: Session, worker: subprocess.Popen[bytes], task: Any, paths: Sequence[str]
+) -> tuple[Counter[str], Measured]:
+    calls = [task.s(path) for path in paths]
+    counts, measured = _run(session, worker, "Counting words", calls)
+    words: Counter[str] = Counter()
+    for found in counts:
+        words.update(found)
+    return words, measured
+
+
+def _burst(session: Session, worker: subprocess.Popen[bytes], task: Any) -> Measured:
+    _, measured = _run(session, worker, "Doing nothing", [task.s()] * BURST)
+    return measured
+
+
+def _tell_index(words: Counter[str], measured: Measured) -> None:
+    total = sum(words.values())
+    click.echo(
+        f"Counted {total:,} words ({len(words):,} different ones) in "
+        f"{plural(measured.tasks, 'file')} of the standard library: one task a file, "
+        f"{measured.total:.1f} s, {measured.rate:,.0f} tasks/s."
+    )
+    top = ", ".join(f"{word} ({count:,})" for word, count in words.most_common(8))
+    click.echo(f"Most frequent: {top}.\n")
+
+
+def _tell_burst(measured: Measured) -> None:
+    click.echo(
+        f"Then {measured.tasks:,} tasks that do nothing: sent in {measured.sending:.2f} s, "
+        f"all results back after {measured.total:.2f} s: {measured.rate:,.0f} tasks/s."
+    )

@@ -1,0 +1,379 @@
+"""Running one task: the steps around the user's function.
+
+Both the workers and eager calls go through :func:`execute` (or
+:func:`aexecute` on an event loop), so that hooks, signals and retries are the
+same everywhere. Nothing here talks to a broker or a result store: what has to
+be stored is in the :class:`Ending`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Coroutine, Generator
+from time import monotonic
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chervil import signals, states
+from chervil.backoff import exponential_backoff
+from chervil.context import Context, current_request
+from chervil.exceptions import Ignore, Reject, Retry, TaskPredicate
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from chervil.task import Task
+
+
+class Ending(msgspec.Struct):
+    """How a run of a task ended."""
+
+    #: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED.
+    status: str
+    #: The result, or the exception.
+    value: Any
+    #: Text of the traceback, for FAILURE and RETRY.
+    traceback: str | None
+    #: Seconds.
+    runtime: float
+
+
+class ErrorInfo:
+    """What ``on_failure`` and ``on_retry`` get as ``einfo``."""
+
+    def __init__(self, exception: BaseException, text: str) -> None:
+        self.exception = exception
+        self.type = type(exception)
+        self.traceback = text
+
+    def __str__(self) -> str:
+        return self.traceback
+
+    def __repr__(self) -> str:
+        return f"<ErrorInfo: {self.exception!r}>"
+
+
+def execute(task: Task[Any, Any], request: Context) -> Ending:
+    """Run the task with ``request.args`` and ``request.kwargs`` in this thread.
+
+    A coroutine function runs on this thread's own event loop. Never raises for
+    anything that the task does: ``BaseException`` is a failure like any other.
+    """
+    token = current_request.set(request)
+    began = monotonic()
+    try:
+        _before(task, request)
+        value = task.call(*request.args, **request.kwargs)
+        if type(value) is CoroutineType:
+            value = run_coroutine(value)
+    except BaseException as exc:
+        ending = _raised(task, request, exc, began)
+    else:
+        ending = Ending(states.SUCCESS, value, None, monotonic() - began)
+    try:
+        _after(task, request, ending)
+    finally:
+        current_request.reset(token)
+    return ending
+
+
+async def aexecute(
+    task: Task[Any, Any],
+    request: Context,
+    supervise: Callable[[Coroutine[Any, Any, Any]], Any] | None = None,
+) -> Ending:
+    """As :func:`execute`, for a coroutine function, on the running event loop.
+
+    :param supervise: wraps the coroutine in the awaitable that is awaited in
+        its stead; a pool interrupts tasks through it.
+    """
+    token = current_request.set(request)
+    began = monotonic()
+    try:
+        _before(task, request)
+        value = task.call(*request.args, **request.kwargs)
+        if type(value) is CoroutineType:
+            value = await (supervise(value) if supervise else value)
+    except BaseException as exc:
+        ending = _raised(task, request, exc, began)
+    else:
+        ending = Ending(states.SUCCESS, value, None, monotonic() - began)
+    try:
+        _after(task, request, ending)
+    finally:
+        current_request.reset(token)
+    return ending
+
+
+def _before(task: Task[Any, Any], request: Context) -> None:
+    if signals.task_prerun.receivers:
+        signals.task_prerun.send(
+            sender=task, task_id=request.id, task=task, args=request.args, kwargs=request.kwargs
+        )
+    if "before_start" in task.hooks:
+        task.before_start(request.id, request.args, request.kwargs)
+
+
+def _raised(task: Task[Any, Any], request: Context, exc: BaseException, began: float) -> Ending:
+    """The ending that an exception means, after automatic retries."""
+    if task.autoretry_for and not isinstance(exc, TaskPredicate):
+        exc = _autoretry(task, request, exc)
+    runtime = monotonic() - began
+    if isinstance(exc, Ignore):
+        return Ending(states.IGNORED, exc, None, runtime)
+    if isinstance(exc, Reject):
+        return Ending(states.REJECTED, exc, None, runtime)
+    status = states.RETRY if isinstance(exc, Retry) else states.FAILURE
+    return Ending(status, exc, format_traceback(exc), runtime)
+
+
+def _autoretry(task: Task[Any, Any], request: Context, exc: BaseException) -> BaseException:
+    """What ``autoretry_for`` turns an exception into."""
+    if not isinstance(exc, task.autoretry_for) or isinstance(exc, task.dont_autoretry_for):
+        return exc
+    options = dict(task.retry_kwargs)
+    if task.retry_backoff:
+        options["countdown"] = exponential_backoff(
+            factor=int(max(1.0, float(task.retry_backoff))),
+            retries=request.retries,
+            maximum=task.retry_backoff_max,
+            full_jitter=task.retry_jitter,
+        )
+    try:
+        task.retry(exc=exc, **options)
+    except BaseException as outcome:
+        return outcome
+    return exc
+
+
+def _after(task: Task[Any, Any], request: Context, ending: Ending) -> None:
+    """Hooks and signals; an error in one is logged and changes nothing."""
+    status = ending.status
+    if task.hooks:
+        _guarded(task, request, _call_hooks, ending)
+    if status == states.SUCCESS:
+        if signals.task_success.receivers:
+            signals.task_success.send(sender=task, result=ending.value)
+    elif status == states.FAILURE:
+        if signals.task_failure.receivers:
+            signals.task_failure.send(
+                sender=task,
+                task_id=request.id,
+                exception=ending.value,
+                args=request.args,
+                kwargs=request.kwargs,
+                traceback=ending.value.__traceback__,
+                einfo=ErrorInfo(ending.value, ending.traceback or ""),
+            )
+    elif status == states.RETRY and signals.task_retry.receivers:
+        signals.task_retry.send(
+            sender=task,
+            request=request,
+            reason=ending.value,
+            einfo=ErrorInfo(ending.value, ending.traceback or ""),
+        )
+    if signals.task_postrun.receivers:
+        signals.task_postrun.send(
+            sender=task,
+            task_id=request.id,
+            task=task,
+            args=request.args,
+            kwargs=request.kwargs,
+            retval=ending.value,
+            state=status,
+        )
+
+
+def _call_hooks(task: Task[Any, Any], request: Context, ending: Ending) -> None:
+    ident, args, kwargs = request.id, request.args, request.kwargs
+    hooks, value = task.hooks, ending.value
+    einfo = None
+    if ending.status == states.SUCCESS:
+        if "on_success" in hooks:
+            task.on_success(value, ident, args, kwargs)
+    elif ending.status in (states.FAILURE, states.RETRY):
+        einfo = ErrorInfo(value, ending.traceback or "")
+        if ending.status == states.FAILURE and "on_failure" in hooks:
+            task.on_failure(value, ident, args, kwargs, einfo)
+        elif ending.status == states.RETRY and "on_retry" in hooks:
+            task.on_retry(value.exc or value, ident, args, kwargs, einfo)
+    if "after_return" in hooks and ending.status in (*states.READY_STATES, states.RETRY):
+        task.after_return(ending.status, value, ident, args, kwargs, einfo)
+
+
+def _guarded(
+    task: Task[Any, Any],
+    request: Context,
+    hook: Callable[[Task[Any, Any], Context, Ending], None],
+    ending: Ending,
+) -> None:
+    try:
+        hook(task, request, ending)
+    except BaseException as exc:
+        if signals.task_internal_error.receivers:
+            signals.task_internal_error.send(
+                sender=task,
+                task_id=request.id,
+                args=request.args,
+                kwargs=request.kwargs,
+                request=request,
+                exception=exc,
+                traceback=exc.__traceback__,
+                einfo=ErrorInfo(exc, format_traceback(exc)),
+            )
+        _complain(task, request, exc)
+
+
+def _complain(task: Task[Any, Any], request: Context, exc: BaseException) -> None:
+    import logging  # only here: not needed to import the package
+
+    logging.getLogger("chervil.task").error(
+        "a hook of task %s[%s] raised; the task's own ending stands",
+        task.name,
+        request.id,
+        exc_info=exc,
+    )
+
+
+def format_traceback(exc: BaseException) -> str:
+    """The traceback as text, without the frames of this package that lead to the task.
+
+    An exception whose own ``__str__`` raises is described all the same.
+    """
+    try:
+        trace = exc.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        return "".join(traceback.format_exception(type(exc), exc, trace or exc.__traceback__))
+    except BaseException as problem:
+        return f"{type(exc).__name__}: <traceback not printable: {type(problem).__name__}>\n"
+
+
+# --- coroutines in pools that have no event loop of their own ------------------------
+
+
+class Interruptible:
+    """Awaits a coroutine, and can throw an exception into it where it waits.
+
+    Cancelling an ``asyncio.Task`` throws ``CancelledError``, which user code may
+    take for something else; :meth:`interrupt` throws what it is told.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+        self._exception: BaseException | None = None
+        #: The asyncio task that awaits this; set by who creates it.
+        self.task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> Any:
+        """The coroutine's result; the task made of this is what gets interrupted."""
+        return await self
+
+    def interrupt(self, exception: BaseException) -> None:
+        """Throw into the coroutine at its present await. On the loop's thread."""
+        if self.task is not None and not self.task.done():
+            self._exception = exception
+            self.task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[Any], Any] = self._coroutine.send
+        value: Any = None
+        while True:
+            try:
+                awaited = step(value)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                value = yield awaited
+                step = self._coroutine.send
+            except BaseException as exc:
+                value, step = exc, self._coroutine.throw
+                if self._exception is not None:
+                    value, self._exception = self._exception, None
+                    if self.task is not None:
+                        self.task.uncancel()
+
+
+_loops = threading.local()
+#: What runs on the loop of a thread now, by the thread's identifier.
+_on_loop: dict[int, tuple[asyncio.AbstractEventLoop, Interruptible]] = {}
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end on this thread's event loop, which is kept for the next.
+
+    Inside a running loop (an eager call from a coroutine) it runs in a thread
+    of its own, since a loop cannot be entered twice.
+    """
+    asyncio_module = sys.modules.get("asyncio")
+    if asyncio_module is not None and asyncio_module._get_running_loop() is not None:
+        return _run_elsewhere(coroutine)
+    loop = thread_loop()
+    running = Interruptible(coroutine)
+    task = loop.create_task(running.run())
+    running.task = task
+    ident = threading.get_ident()
+    _on_loop[ident] = loop, running
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        del _on_loop[ident]
+
+
+def interrupt_coroutine(thread: int, exception: BaseException) -> bool:
+    """Throw into the coroutine that runs on that thread's loop; False if none does.
+
+    May be called from any thread and from a signal handler.
+    """
+    found = _on_loop.get(thread)
+    if found is None:
+        return False
+    loop, running = found
+    loop.call_soon_threadsafe(running.interrupt, exception)
+    return True
+
+
+def thread_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that this thread runs its ``async def`` tasks on."""
+    loop: asyncio.AbstractEventLoop | None = getattr(_loops, "loop", None)
+    if loop is None or loop.is_closed():
+        import asyncio  # costs 40 ms, and most workers never need it
+
+        loop = _loops.loop = asyncio.new_event_loop()
+    return loop
+
+
+def close_thread_loop() -> None:
+    """Close this thread's event loop, if it has one."""
+    loop: asyncio.AbstractEventLoop | None = getattr(_loops, "loop", None)
+    if loop is not None and not loop.is_closed():
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    _loops.loop = None
+
+
+def _run_elsewhere(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    from contextvars import copy_context
+
+    box: list[Any] = []
+    context = copy_context()
+
+    def body() -> None:
+        try:
+            box.append((True, context.run(run_coroutine, coroutine)))
+        except BaseException as exc:
+            box.append((False, exc))
+        finally:
+            close_thread_loop()
+
+    thread = threading.Thread(target=body, name="chervil-eager-coroutine")
+    thread.start()
+    thread.join()
+    ok, value = box[0]
+    if ok:
+        return value
+    raise value

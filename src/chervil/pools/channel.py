@@ -1,0 +1,113 @@
+"""The two sockets between the hub and its executors.
+
+Both are ``SOCK_SEQPACKET`` pairs: one datagram is one frame, taken whole or not
+at all, whatever happens to the process that takes it, and in the order in which
+they were sent. All executors read the same end of the run queue, so that
+whoever is idle takes the next job and nobody hoards; the hub can read it as
+well, to take back what nobody has begun.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from chervil.pools.frames import INLINE_LIMIT, spool
+from chervil.pools.private import PrivateDirectory
+
+_BUFFER = 4 * 1024 * 1024
+_ROOM = INLINE_LIMIT + 4096
+_DONTWAIT = socket.MSG_DONTWAIT
+_TYPE = socket.SOCK_SEQPACKET if hasattr(socket, "SOCK_SEQPACKET") else socket.SOCK_DGRAM
+
+
+class Channel:
+    """The hub's and the executors' ends of the run queue and of the reports."""
+
+    def __init__(self) -> None:
+        self._jobs_in, self._jobs_out = _pair()
+        self._reports_in, self._reports_out = _pair()
+        self._files = PrivateDirectory()
+
+    # --- the hub's side
+
+    def put(self, frame: bytes) -> bool:
+        """Offer a job to the executors; False when there is no room for it now."""
+        if len(frame) > INLINE_LIMIT:
+            frame = spool(frame, self._files.path)
+        try:
+            self._jobs_in.send(frame, _DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    def take_back(self) -> list[bytes]:
+        """All jobs that no executor has taken, in order."""
+        frames = []
+        while (frame := self.take_now()) is not None:
+            if not frame:
+                break
+            frames.append(frame)
+        return frames
+
+    def reports(self, most: int = 512) -> list[bytes]:
+        """The reports that are there, without waiting."""
+        frames: list[bytes] = []
+        receive = self._reports_out.recv
+        try:
+            while len(frames) < most:
+                frames.append(receive(_ROOM, _DONTWAIT))
+        except BlockingIOError:
+            pass
+        return frames
+
+    def fileno(self) -> int:
+        """Readable when there are reports."""
+        return self._reports_out.fileno()
+
+    # --- the executors' side
+
+    def take(self) -> bytes:
+        """The next job; waits for it. Empty when the hub has closed the queue."""
+        return self._jobs_out.recv(_ROOM)
+
+    def take_now(self) -> bytes | None:
+        """The next job if there is one now; None if not, empty at the end."""
+        try:
+            return self._jobs_out.recv(_ROOM, _DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def report(self, frame: bytes) -> None:
+        """Hand a report to the hub; waits while the hub is behind."""
+        if len(frame) > INLINE_LIMIT:
+            frame = spool(frame, self._files.path)
+        self._reports_in.send(frame)
+
+    @property
+    def jobs_fileno(self) -> int:
+        """Readable when there are jobs."""
+        return self._jobs_out.fileno()
+
+    # --- ends
+
+    def keep_executor_ends(self) -> None:
+        """In the fork server: close what only the hub uses, so that the executors
+        see the end of the queue when the hub is gone."""
+        self._jobs_in.close()
+        self._reports_out.close()
+
+    def close_jobs(self) -> None:
+        """Tell the executors that no more jobs come."""
+        self._jobs_in.close()
+
+    def close(self) -> None:
+        for end in (self._jobs_in, self._jobs_out, self._reports_in, self._reports_out):
+            end.close()
+        self._files.close()
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """A writing and a reading end with room for a batch of jobs."""
+    writing, reading = socket.socketpair(socket.AF_UNIX, _TYPE)
+    writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+    return writing, reading

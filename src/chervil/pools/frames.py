@@ -1,0 +1,149 @@
+"""What the hub and the executors say to each other, one datagram each.
+
+A *job* goes to an executor: the number under which the hub knows it, how often
+it was delivered, and the message as it was claimed. A *report* comes back: what
+became of the job, the encoded outcome, and messages to be stored with it.
+Both have a fixed head so that the usual ones cost one ``pack`` and no codec.
+
+A datagram has a limit of its own (the socket's send buffer), so a frame above
+``INLINE_LIMIT`` bytes is written into a file of the node's private directory and
+the datagram carries the path.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import struct
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from chervil.wire.message import Message
+
+#: Frames up to this many bytes travel in the datagram itself.
+INLINE_LIMIT = 32 * 1024
+
+_JOB = struct.Struct("<BQII")
+_REPORT = struct.Struct("<BQBdI")
+_INLINE, _SPOOLED, _FULL_ENVELOPE = 0, 1, 2
+
+
+class Kind(enum.IntEnum):
+    """What a report says."""
+
+    #: Ended with an outcome to be stored (SUCCESS, FAILURE): acknowledge.
+    ENDED = 0
+    #: Ended, nothing to store: acknowledge.
+    IGNORED = 1
+    #: To be run again: store the follow-up message and acknowledge.
+    RETRY = 2
+    #: Rejected by the task: to the dead-letter queue.
+    REJECTED = 3
+    #: Rejected with ``requeue=True``.
+    REQUEUE = 4
+    #: The message could not be understood: to the dead-letter queue.
+    UNREADABLE = 5
+    #: Not the end: a state to be stored while the job goes on.
+    STATE = 6
+    #: Failed, and the task wants its failures delivered again.
+    FAILED_UNACKED = 7
+
+
+class Job(msgspec.Struct, gc=False):
+    """A claimed message on its way to an executor."""
+
+    number: int
+    deliveries: int
+    head: bytes
+    #: None when the head is the whole envelope.
+    body: bytes | None
+
+
+class Extra(msgspec.Struct, array_like=True, gc=False):
+    """The rarer parts of a report."""
+
+    status: str = ""
+    publish: Sequence[Message] = ()
+    reason: str = ""
+    detail: str = ""
+    #: The task the state is about, where it is not the job's own.
+    task_id: str = ""
+
+
+class Report(msgspec.Struct, gc=False):
+    """What became of a job."""
+
+    number: int
+    kind: Kind
+    #: Seconds that the task ran.
+    runtime: float
+    #: The encoded outcome; empty when there is none to store.
+    payload: bytes
+    extra: Extra
+
+
+SUCCEEDED = Extra("SUCCESS")
+_KINDS = tuple(Kind)
+_encode_extra = msgspec.msgpack.Encoder().encode
+_decode_extra = msgspec.msgpack.Decoder(Extra).decode
+
+
+def pack_job(job: Job) -> bytes:
+    """The frame of a job."""
+    head, body = job.head, job.body
+    if body is None:
+        return _JOB.pack(_FULL_ENVELOPE, job.number, job.deliveries, len(head)) + head
+    return _JOB.pack(_INLINE, job.number, job.deliveries, len(head)) + head + body
+
+
+def unpack_job(frame: bytes) -> Job:
+    """The job of a frame; reads and removes the file of a spooled one."""
+    if frame[0] == _SPOOLED:
+        frame = _unspool(frame)
+    flag, number, deliveries, size = _JOB.unpack_from(frame)
+    start = _JOB.size
+    if flag == _INLINE:
+        return Job(number, deliveries, frame[start : start + size], frame[start + size :])
+    return Job(number, deliveries, frame[start:], None)
+
+
+def job_number(frame: bytes) -> int:
+    """The number of a job's frame, without reading the rest."""
+    return int.from_bytes(frame[1:9], "little")
+
+
+def pack_report(
+    number: int, kind: int, runtime: float, payload: bytes, extra: Extra = SUCCEEDED
+) -> bytes:
+    """The frame of a report."""
+    frame = _REPORT.pack(_INLINE, number, kind, runtime, len(payload)) + payload
+    return frame if extra is SUCCEEDED else frame + _encode_extra(extra)
+
+
+def unpack_report(frame: bytes) -> Report:
+    """The report of a frame; reads and removes the file of a spooled one."""
+    if frame[0] == _SPOOLED:
+        frame = _unspool(frame)
+    _, number, kind, runtime, size = _REPORT.unpack_from(frame)
+    start = _REPORT.size
+    end = start + size
+    extra = SUCCEEDED if len(frame) == end else _decode_extra(frame[end:])
+    return Report(number, _KINDS[kind], runtime, frame[start:end], extra)
+
+
+def spool(frame: bytes, directory: str) -> bytes:
+    """Write a frame into a file; the short frame that says where it is."""
+    path = os.path.join(directory, uuid.uuid4().hex)
+    with open(path, "wb") as file:
+        file.write(frame)
+    return bytes([_SPOOLED]) + frame[1:9] + os.fsencode(path)
+
+
+def _unspool(frame: bytes) -> bytes:
+    path = frame[9:]
+    with open(path, "rb") as file:
+        whole = file.read()
+    os.unlink(path)
+    return whole

@@ -1,0 +1,318 @@
+"""From a job's frame to its report: the work of an executor, whatever its pool.
+
+Steps, in this order: open the message, find the task, decode the arguments, run
+it (``chervil.execution``), encode the outcome, build the messages that follow,
+report. An executor never talks to the broker or the result store for this; what
+user code sends by itself goes through the application's publisher.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from chervil import states
+from chervil.canvas import continuation
+from chervil.context import Context
+from chervil.exceptions import (
+    ChervilError,
+    DecodeError,
+    EncodeError,
+    InvalidTaskError,
+    MessageTooLarge,
+    Reject,
+    Retry,
+)
+from chervil.execution import Ending, aexecute, execute, format_traceback
+from chervil.pools.frames import Extra, Job, Kind, pack_report
+from chervil.wire import envelope, outcomes
+from chervil.wire.celery_v2 import decode_body
+from chervil.wire.message import Message
+from chervil.wire.serializers import accept_types
+
+if TYPE_CHECKING:
+    from chervil.app import Chervil
+    from chervil.task import Task
+
+logger = logging.getLogger("chervil.task")
+_FAILURE = Extra(states.FAILURE)
+_UTC = dt.UTC
+
+
+class Runner:
+    """Runs jobs of one application and hands in their reports.
+
+    :param report: takes the frame of a report; called from the thread that runs the job.
+    """
+
+    def __init__(self, app: Chervil, hostname: str, report: Callable[[bytes], None]) -> None:
+        self.app = app
+        self.hostname = hostname
+        self.report = report
+        conf = app.conf
+        self._tasks = app.tasks
+        self._accept = accept_types(conf.accept_content)
+        self._serializer = conf.result_serializer
+        self._compression = conf.result_compression
+        self._extended = conf.result_extended
+        self._max_size = conf.result_max_size
+        self._log_info = logger.isEnabledFor(logging.INFO)
+
+    # --- the ways in
+
+    def perform(self, job: Job) -> None:
+        """Run a job in this thread and report it."""
+        opened = self.open(job)
+        if opened is not None:
+            self.perform_opened(job, *opened)
+
+    def perform_opened(self, job: Job, task: Task[Any, Any], request: Context) -> None:
+        """Run an opened job in this thread and report it."""
+        try:
+            ending = execute(task, request)
+        except BaseException as exc:  # interrupted outside the user's function
+            ending = Ending(states.FAILURE, exc, format_traceback(exc), 0.0)
+        self.conclude(job, task, request, ending)
+
+    async def aperform(
+        self,
+        job: Job,
+        task: Task[Any, Any],
+        request: Context,
+        supervise: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> None:
+        """Run an opened job on the running event loop and report it."""
+        try:
+            ending = await aexecute(task, request, supervise)
+        except BaseException as exc:
+            ending = Ending(states.FAILURE, exc, format_traceback(exc), 0.0)
+        self.conclude(job, task, request, ending)
+
+    # --- before
+
+    def open(self, job: Job) -> tuple[Task[Any, Any], Context] | None:
+        """The task and request of a job; None when it was unreadable and reported so."""
+        try:
+            message = envelope.decode(job.head, job.body)
+            headers = message.headers
+            args, kwargs, embed = decode_body(
+                message.body,
+                message.content_type,
+                message.content_encoding,
+                headers.get("compression"),
+                self._accept,
+            )
+            task = self._tasks[headers["task"]]
+        except (ChervilError, KeyError) as exc:
+            self._unreadable(job, exc)
+            return None
+        request = Context.for_message(
+            headers,
+            message.properties,
+            args,
+            kwargs,
+            embed,
+            self.hostname,
+            {
+                "exchange": message.exchange,
+                "routing_key": message.routing_key or message.queue,
+                "priority": message.priority,
+                "redelivered": job.deliveries > 1,
+            },
+        )
+        if request.follows:
+            try:
+                continuation.check(request)
+            except InvalidTaskError as exc:
+                self._unreadable(job, exc)
+                return None
+        request.deliveries = job.deliveries
+        request.reporter = self._reporter(job)
+        if task.track_started:
+            request.reporter(
+                request.id, states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
+            )
+        return task, request
+
+    def _unreadable(self, job: Job, exc: Exception) -> None:
+        reason = f"{type(exc).__name__}: {exc}"
+        detail = "" if isinstance(exc, (DecodeError, InvalidTaskError)) else format_traceback(exc)
+        self.report(
+            pack_report(job.number, Kind.UNREADABLE, 0.0, b"", Extra(reason=reason, detail=detail))
+        )
+
+    def _reporter(self, job: Job) -> Callable[[str, str, Any], None]:
+        """What ``update_state`` calls inside a worker: the hub stores it in its next batch."""
+
+        def report_state(task_id: str, state: str, meta: Any) -> None:
+            payload = outcomes.encode(
+                task_id=task_id,
+                status=state,
+                result=meta,
+                date_done=_now() if state in states.READY_STATES else None,
+                serializer=self._serializer,
+                compression=self._compression,
+            )
+            extra = Extra(state, task_id=task_id)
+            self.report(pack_report(job.number, Kind.STATE, 0.0, payload, extra))
+
+        return report_state
+
+    # --- after
+
+    def conclude(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> None:
+        """Turn an ending into a report, hand it in and log it."""
+        try:
+            frame = self._frame(job, task, request, ending)
+        except (EncodeError, MessageTooLarge) as exc:
+            # The task ran but its result cannot be kept: a failure that says so.
+            ending = Ending(states.FAILURE, exc, format_traceback(exc), ending.runtime)
+            frame = self._frame(job, task, request, ending)
+        self.report(frame)
+        if self._log_info or ending.status == states.FAILURE:
+            _log(task, request, ending)
+
+    def _frame(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> bytes:
+        status, number, runtime = ending.status, job.number, ending.runtime
+        if status == states.SUCCESS:
+            follow = (
+                continuation.after_success(self.app, request, ending.value)
+                if request.follows
+                else ()
+            )
+            if request.ignore_result and not follow:
+                return pack_report(number, Kind.IGNORED, runtime, b"")
+            extra = Extra(status, publish=follow)
+            if request.ignore_result:
+                return pack_report(number, Kind.IGNORED, runtime, b"", extra)
+            payload = self._outcome(request, task, ending)
+            if follow:
+                return pack_report(number, Kind.ENDED, runtime, payload, extra)
+            return pack_report(number, Kind.ENDED, runtime, payload)
+        if status == states.FAILURE:
+            return self._failure_frame(job, task, request, ending)
+        if status == states.RETRY:
+            return self._retry_frame(job, task, request, ending)
+        if status == states.REJECTED:
+            return self._reject_frame(job, task, request, ending)
+        return pack_report(number, Kind.IGNORED, runtime, b"")
+
+    def _failure_frame(
+        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
+    ) -> bytes:
+        follow: Sequence[Message] = ()
+        if request.follows:
+            follow = continuation.after_failure(self.app, request, ending.value, ending.traceback)
+        kind = Kind.ENDED
+        if not task.acks_on_failure_or_timeout and task.acks_late:
+            kind = Kind.FAILED_UNACKED
+        keep = not request.ignore_result or task.store_errors_even_if_ignored
+        payload = self._outcome(request, task, ending) if keep else b""
+        if kind is Kind.ENDED and not keep:
+            kind = Kind.IGNORED
+        return pack_report(
+            job.number,
+            kind,
+            ending.runtime,
+            payload,
+            Extra(states.FAILURE, follow, *_reason(ending)),
+        )
+
+    def _retry_frame(
+        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
+    ) -> bytes:
+        retry: Retry = ending.value
+        payload = b""
+        if not request.ignore_result:
+            shown = Ending(states.RETRY, retry.exc or retry, ending.traceback, ending.runtime)
+            payload = self._outcome(request, task, shown)
+        follow = () if retry.pending is None else (retry.pending,)
+        return pack_report(
+            job.number, Kind.RETRY, ending.runtime, payload, Extra(states.RETRY, follow)
+        )
+
+    def _reject_frame(
+        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
+    ) -> bytes:
+        reject: Reject = ending.value
+        if reject.requeue:
+            return pack_report(job.number, Kind.REQUEUE, ending.runtime, b"")
+        payload = b""
+        if not request.ignore_result:
+            failed = Ending(states.FAILURE, reject, None, ending.runtime)
+            payload = self._outcome(request, task, failed)
+        extra = Extra(states.FAILURE, (), f"rejected by the task: {reject.reason}")
+        return pack_report(job.number, Kind.REJECTED, ending.runtime, payload, extra)
+
+    def _outcome(self, request: Context, task: Task[Any, Any], ending: Ending) -> bytes:
+        status = ending.status
+        payload = outcomes.encode(
+            task_id=request.id,
+            status=status,
+            result=ending.value,
+            traceback=ending.traceback,
+            children=[child.as_tuple() for child in request.children] if request.children else (),
+            date_done=_now() if status in states.READY_STATES else None,
+            group_id=request.group,
+            parent_id=request.parent_id,
+            extended=self._extended_fields(request, task) if self._extended else None,
+            serializer=self._serializer,
+            compression=self._compression,
+        )
+        if self._max_size and len(payload) > self._max_size and status == states.SUCCESS:
+            raise MessageTooLarge(
+                f"the result of {task.name}[{request.id}] has {len(payload):,} bytes, more than "
+                f"result_max_size ({self._max_size:,})"
+            )
+        return payload
+
+    def _extended_fields(self, request: Context, task: Task[Any, Any]) -> dict[str, Any]:
+        return {
+            "name": task.name,
+            "args": request.args,
+            "kwargs": request.kwargs,
+            "worker": self.hostname,
+            "retries": request.retries,
+            "queue": request.delivery_info.get("routing_key"),
+        }
+
+
+def _reason(ending: Ending) -> tuple[str, str]:
+    """For the dead-letter queue: one line, and the traceback."""
+    try:
+        return f"{type(ending.value).__name__}: {ending.value}"[:500], ending.traceback or ""
+    except BaseException:
+        return type(ending.value).__name__, ending.traceback or ""
+
+
+def _now() -> str:
+    return dt.datetime.now(_UTC).isoformat()
+
+
+def _log(task: Task[Any, Any], request: Context, ending: Ending) -> None:
+    name, ident, status = task.name, request.id, ending.status
+    try:
+        if status == states.SUCCESS:
+            logger.info(
+                "Task %s[%s] succeeded in %.6fs: %.200r", name, ident, ending.runtime, ending.value
+            )
+        elif status == states.FAILURE:
+            expected = isinstance(ending.value, tuple(task.throws))
+            logger.log(
+                logging.INFO if expected else logging.ERROR,
+                "Task %s[%s] raised %s in %.6fs\n%s",
+                name,
+                ident,
+                "an expected error" if expected else "an error",
+                ending.runtime,
+                "" if expected else ending.traceback or "",
+            )
+        elif status == states.RETRY:
+            logger.info("Task %s[%s] retry: %s", name, ident, ending.value)
+        else:
+            logger.info("Task %s[%s] %s: %s", name, ident, status.lower(), ending.value)
+    except Exception:
+        logger.error("Task %s[%s] %s (its value cannot be shown)", name, ident, status)

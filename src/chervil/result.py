@@ -1,0 +1,540 @@
+"""What a client holds of a task that was sent: its id, and through it the outcome."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from chervil import states
+from chervil.context import Context, current_app, current_request
+from chervil.exceptions import ChervilWarning, ImproperlyConfigured
+from chervil.exceptions import TimeoutError as ResultTimeout
+from chervil.wire import outcomes
+
+if TYPE_CHECKING:
+    from chervil.app import Chervil
+    from chervil.drivers.contracts import ResultStore
+    from chervil.wire.message import Outcome
+
+R = TypeVar("R")
+
+NEVER_BLOCK = """\
+Never call result.get() within a task: it blocks a slot that the other task may need.
+Link the tasks instead (link=, chain), use async def and await the result, or say
+`with allow_join_result():` if you know that it cannot block for ever."""
+
+_may_join: ContextVar[bool] = ContextVar("chervil_may_join", default=False)
+
+
+@contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Allow ``get()`` inside a task, within a ``with`` block."""
+    token = _may_join.set(True)
+    try:
+        yield
+    finally:
+        _may_join.reset(token)
+
+
+@contextmanager
+def denied_join_result() -> Iterator[None]:
+    """Refuse ``get()`` inside a task again, within an ``allow_join_result`` block."""
+    token = _may_join.set(False)
+    try:
+        yield
+    finally:
+        _may_join.reset(token)
+
+
+def _inside_task(request: Context | None, eager_counts: bool) -> bool:
+    while request is not None:
+        if not request.called_directly and (eager_counts or not request.is_eager):
+            return True
+        request = request.outer
+    return False
+
+
+class RemoteTraceback(Exception):
+    """The traceback as text from where the task ran; ``__cause__`` of what ``get`` raises."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text.rstrip()}\n"""'
+
+
+class AsyncResult(Generic[R]):
+    """The result of a task, by the task's id.
+
+    Awaiting it is the same as awaiting :meth:`aget`.
+
+    :param id: the task's id.
+    :param backend: accepted for Celery's signature; the app's store is read.
+    :param task_name: for messages, when known.
+    :param app: whose result store to ask; the current app when None.
+    :param parent: the result of the step before, in a workflow.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_meta",
+        "_sent_from",
+        "app",
+        "id",
+        "ignored",
+        "parent",
+        "task_name",
+    )
+
+    TimeoutError = ResultTimeout
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - Celery's name
+        backend: object = None,
+        task_name: str | None = None,
+        app: Chervil | None = None,
+        parent: AsyncResult[Any] | None = None,
+    ) -> None:
+        if not isinstance(id, str) or not id:
+            raise ValueError(f"a result needs the id of a task, which is text, not {id!r}")
+        self.id = id
+        self.app: Chervil = app or current_app()
+        self.task_name = task_name
+        self.parent = parent
+        #: The task was sent with ``ignore_result``: ``get`` returns None at once.
+        self.ignored = False
+        self._meta: dict[str, Any] | None = None
+        #: The address that the message carried, when this process sent it.
+        self._sent_from: str | None = None
+
+    @property
+    def task_id(self) -> str:
+        """The same as ``id``."""
+        return self.id
+
+    @property
+    def backend(self) -> ResultStore:
+        """The app's result store."""
+        return self.app.backend
+
+    # --- waiting
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        no_ack: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, R], object] | None = None,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        """Wait until the task has ended and return its result.
+
+        :param timeout: seconds to wait at most; None waits for ever.
+        :param propagate: raise the task's exception again; False returns it.
+        :param interval: accepted for Celery's signature: nothing polls.
+        :param no_ack: accepted for Celery's signature.
+        :param follow_parents: raise what the steps before have failed with.
+        :param callback: called with the id and the result.
+        :param on_message: called with each state that is seen, as a dict.
+        :param on_interval: called from time to time while nothing happens.
+        :param disable_sync_subtasks: refuse to wait inside a task.
+        :raises TimeoutError: the task did not end in time.
+        :raises RuntimeError: called inside a task; see :func:`allow_join_result`.
+        :raises BackendError: the result store cannot be read.
+        """
+        if self.ignored:
+            return cast("R", None)
+        if disable_sync_subtasks:
+            self._assert_may_block()
+        if propagate and follow_parents and self.parent is not None:
+            self._raise_for_parents()
+        if self._meta is None:
+            app = self.app
+            on_news = None if on_message is None else self._news(on_message)
+            outcome = app.waits.wait(
+                self.id, self._sent_from == app.address, timeout, on_news, on_interval
+            )
+            if outcome is None:
+                raise self._timed_out(timeout)
+            self._keep(outcome)
+        return self._deliver(propagate, callback)
+
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, R], object] | None = None,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
+    ) -> R:
+        """:meth:`get` for coroutines, which may wait inside tasks, too."""
+        if self.ignored:
+            return cast("R", None)
+        if propagate and follow_parents and self.parent is not None:
+            self._raise_for_parents()
+        if self._meta is None:
+            self._keep(await self._await_outcome(timeout, on_message))
+        return self._deliver(propagate, callback)
+
+    async def _await_outcome(
+        self, timeout: float | None, on_message: Callable[[dict[str, Any]], object] | None
+    ) -> Outcome:
+        import asyncio  # whoever calls this has it already
+
+        app = self.app
+        on_news = None if on_message is None else self._news(on_message)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiter = app.waits.submit(self.id, self._sent_from == app.address, future, on_news)
+        try:
+            if timeout is None:
+                return await future
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            if future.done() and not future.cancelled():
+                raise  # the store's or the callback's own
+            raise self._timed_out(timeout) from None
+        finally:
+            if not future.done() or future.cancelled():
+                app.waits.cancel(waiter)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.aget().__await__()
+
+    def _news(self, on_message: Callable[[dict[str, Any]], object]) -> Callable[[Outcome], object]:
+        return lambda outcome: on_message(self._decode(outcome))
+
+    def _assert_may_block(self) -> None:
+        request = current_request.get()
+        if request is None or _may_join.get():
+            return
+        if _inside_task(request, self.app.conf.task_always_eager):
+            raise RuntimeError(NEVER_BLOCK)
+
+    def _raise_for_parents(self) -> None:
+        parent = self.parent
+        while parent is not None:
+            parent.maybe_throw()
+            parent = parent.parent
+
+    def _timed_out(self, timeout: float | None) -> ResultTimeout:
+        name = self.task_name or "task"
+        try:
+            state = self.state
+        except Exception as exc:
+            state = f"unknown ({exc})"
+        hint = " (no worker took it yet, or the id is unknown)" if state == states.PENDING else ""
+        return ResultTimeout(
+            f"{name}[{self.id}] did not end within {timeout:g} s; state: {state}{hint}"
+        )
+
+    def _deliver(self, propagate: bool, callback: Callable[[str, R], object] | None) -> R:
+        if propagate:
+            self.maybe_throw()
+        value: R = self.result
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    def maybe_throw(self, propagate: bool = True, callback: Any = None) -> Any:
+        """Raise the task's exception again if it has failed; otherwise return its result."""
+        meta = self._get_meta()
+        value = meta["result"]
+        if propagate and meta["status"] in states.PROPAGATE_STATES:
+            raise _throwable(value, meta.get("traceback"))
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    maybe_reraise = maybe_throw
+
+    # --- what is known
+
+    def _decode(self, outcome: Outcome) -> dict[str, Any]:
+        return outcomes.decode(outcome.payload, self.app.conf.result_serializer)
+
+    def _keep(self, outcome: Outcome) -> dict[str, Any]:
+        meta = self._decode(outcome)
+        if meta["status"] in states.READY_STATES:
+            self._meta = meta
+        return meta
+
+    def _get_meta(self) -> dict[str, Any]:
+        if self._meta is not None:
+            return self._meta
+        outcome = self.app.backend.get((self.id,)).get(self.id)
+        if outcome is None:
+            return {"status": states.PENDING, "result": None}
+        return self._keep(outcome)
+
+    @property
+    def state(self) -> str:
+        """PENDING (or unknown), STARTED, RETRY, FAILURE, SUCCESS, REVOKED or a custom one."""
+        return str(self._get_meta()["status"])
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """The result, the exception, or what ``update_state`` gave as meta data."""
+        return self._get_meta()["result"]
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        """The traceback of a failed task as text."""
+        return self._get_meta().get("traceback")
+
+    def ready(self) -> bool:
+        """Whether the task has ended."""
+        return self.state in states.READY_STATES
+
+    def successful(self) -> bool:
+        """Whether the task has ended without an exception."""
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        """Whether the task has ended with an exception."""
+        return self.state == states.FAILURE
+
+    @property
+    def children(self) -> list[AsyncResult[Any]] | None:
+        """What the task has sent, when it has ended; None before."""
+        children = self._get_meta().get("children")
+        if children is None:
+            return None
+        return [result for child in children for result in _flat(child, self.app)]
+
+    @property
+    def date_done(self) -> dt.datetime | None:
+        """When the task ended."""
+        date = self._get_meta().get("date_done")
+        return dt.datetime.fromisoformat(date) if isinstance(date, str) else date
+
+    @property
+    def name(self) -> str | None:
+        """The task's name; stored with ``result_extended``."""
+        return self._get_meta().get("name") or self.task_name
+
+    @property
+    def args(self) -> Any:
+        """The task's positional arguments; stored with ``result_extended``."""
+        return self._get_meta().get("args")
+
+    @property
+    def kwargs(self) -> Any:
+        """The task's keyword arguments; stored with ``result_extended``."""
+        return self._get_meta().get("kwargs")
+
+    @property
+    def worker(self) -> str | None:
+        """The node that ran it; stored with ``result_extended``."""
+        return self._get_meta().get("worker")
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was retried; stored with ``result_extended``."""
+        return self._get_meta().get("retries")
+
+    @property
+    def queue(self) -> str | None:
+        """The queue it came from; stored with ``result_extended``."""
+        return self._get_meta().get("queue")
+
+    # --- doing something about it
+
+    def forget(self) -> None:
+        """Delete the result, here and in the store."""
+        self._meta = None
+        if self.parent is not None:
+            self.parent.forget()
+        self.app.backend.forget((self.id,))
+
+    def revoke(
+        self,
+        connection: object = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Make sure that the task does not start any more; it ends as REVOKED.
+
+        The broker keeps the cancellation, so it holds for nodes that are started
+        later, too. A task that runs already is not stopped: ``terminate`` needs
+        remote control, which this version does not have, and warns.
+
+        :param connection: accepted for Celery's signature, as are ``wait`` and ``timeout``.
+        :raises BrokerUnavailable: nothing was stored.
+        """
+        if terminate:
+            warnings.warn(
+                f"revoke(terminate=True) of {self.id}: it will not be started, but this version "
+                "cannot stop it if it runs already",
+                ChervilWarning,
+                stacklevel=2,
+            )
+        self.app.revoke((self.id,))
+
+    # --- structure
+
+    def as_tuple(self) -> tuple[Any, Any]:
+        """``(id, parent)`` and nothing, which can be serialized."""
+        return (self.id, self.parent.as_tuple() if self.parent is not None else None), None
+
+    def as_list(self) -> list[str]:
+        """This id and those of the steps before."""
+        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return bool(other.id == self.id)
+        if isinstance(other, str):
+            return other == self.id
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.id}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.id, None, self.task_name, None, self.parent)
+
+    def __copy__(self) -> AsyncResult[R]:
+        return type(self)(self.id, None, self.task_name, self.app, self.parent)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncResult[R]:
+        return self.__copy__()
+
+
+def _throwable(value: Any, traceback: str | None) -> BaseException:
+    """The exception of a stored result, without the traces of an earlier ``get``."""
+    if not isinstance(value, BaseException):
+        value = Exception(value)
+    value = value.with_traceback(None)
+    if traceback:
+        value.__cause__ = RemoteTraceback(traceback)
+    return cast("BaseException", value)
+
+
+class EagerResult(AsyncResult[R]):
+    """The result of a task that ran in this process, by ``apply`` or ``task_always_eager``."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - Celery's name
+        ret_value: R | BaseException,
+        state: str,
+        traceback: str | None = None,
+        name: str | None = None,
+        app: Chervil | None = None,
+    ) -> None:
+        super().__init__(id, None, name, app)
+        self._meta: dict[str, Any] = {
+            "status": state,
+            "result": ret_value,
+            "traceback": traceback,
+            "task_id": id,
+            "children": [],
+            "date_done": dt.datetime.fromtimestamp(time.time(), dt.UTC),
+        }
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        no_ack: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, R], object] | None = None,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        """The result, at once; the parameters are those of :meth:`AsyncResult.get`."""
+        if disable_sync_subtasks:
+            self._assert_may_block()
+        return self._deliver(propagate, callback)
+
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, R], object] | None = None,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
+    ) -> R:
+        """The result, at once."""
+        return self._deliver(propagate, callback)
+
+    def ready(self) -> bool:
+        """True: it ran already."""
+        return True
+
+    def forget(self) -> None:
+        """Nothing was stored."""
+
+    def revoke(self, *args: Any, **kwargs: Any) -> None:
+        """Too late; only the state changes."""
+        self._meta["status"] = states.REVOKED
+
+    def __copy__(self) -> EagerResult[R]:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        meta = self._meta
+        return type(self), (
+            self.id,
+            meta["result"],
+            meta["status"],
+            meta["traceback"],
+            self.task_name,
+        )
+
+    def __repr__(self) -> str:
+        return f"<EagerResult: {self.id}>"
+
+
+def result_from_tuple(value: Any, app: Chervil | None = None) -> AsyncResult[Any]:
+    """The result that :meth:`AsyncResult.as_tuple` described.
+
+    :raises ImproperlyConfigured: it is no such tuple.
+    """
+    if isinstance(value, AsyncResult):
+        return value
+    try:
+        (task_id, parent), _ = value
+    except (TypeError, ValueError):
+        raise ImproperlyConfigured(
+            f"{value!r} does not describe a result: want ((id, parent), None)"
+        ) from None
+    above = result_from_tuple(parent, app) if parent else None
+    return AsyncResult(task_id, None, None, app, above)
+
+
+def _flat(value: Any, app: Chervil) -> Sequence[AsyncResult[Any]]:
+    """The results in a child's tuple; the members of a group each by themselves."""
+    members = value[1] if isinstance(value, (list, tuple)) and len(value) == 2 else None
+    if members:
+        return [result for member in members for result in _flat(member, app)]
+    return [result_from_tuple(value, app)]

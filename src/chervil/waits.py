@@ -1,0 +1,393 @@
+"""Waiting for results: one listener and one thread a process and app.
+
+Rules:
+
+* An id is watched before the store is read for it, so that nothing falls in
+  between; whoever waits also reads the store again every ``RECHECK`` seconds,
+  so that a lost notification costs time and never hangs.
+* A thread that waits does its own reading; coroutines leave all reading to the
+  listener thread, which serves those that came meanwhile in one batch and wakes
+  each event loop once a batch.
+* After a fork the child starts anew with nothing (see ``reset``).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from chervil.exceptions import BackendError
+from chervil.states import READY_STATES
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from chervil.drivers.contracts import Listener, ResultStore
+    from chervil.wire.message import Outcome
+
+#: Seconds after which a wait reads the store again without any news.
+RECHECK = 5.0
+#: Ids that are read again in one go for coroutines.
+RECHECK_IDS = 1000
+#: Seconds that the listener may fail without a break before waits are given up.
+GIVE_UP = 30.0
+#: Seconds that the thread sleeps in one go while nobody waits.
+IDLE = 60.0
+
+
+class Blocked:
+    """A thread that waits for one task."""
+
+    __slots__ = ("lock", "news")
+
+    def __init__(self) -> None:
+        self.lock = allocate_lock()
+        self.lock.acquire()
+        self.news: deque[Outcome | BaseException] = deque()
+
+    def tell(self, news: Outcome | BaseException) -> None:
+        self.news.append(news)
+        if self.lock.locked():
+            try:
+                self.lock.release()
+            except RuntimeError:  # another thread told it something in this moment
+                pass
+
+
+class Awaiting:
+    """A coroutine that waits for one task."""
+
+    __slots__ = ("future", "loop", "on_news", "sent_here", "task_id")
+
+    def __init__(
+        self,
+        task_id: str,
+        sent_here: bool,
+        future: asyncio.Future[Outcome],
+        on_news: Callable[[Outcome], object] | None,
+    ) -> None:
+        self.task_id = task_id
+        self.sent_here = sent_here
+        self.future = future
+        self.loop = future.get_loop()
+        self.on_news = on_news
+
+    def settle(self, news: Outcome | BaseException) -> None:
+        """On the event loop: hand over."""
+        if self.future.done():
+            return
+        if isinstance(news, BaseException):
+            self.future.set_exception(news)
+            return
+        try:
+            if self.on_news is not None:
+                self.on_news(news)
+        except Exception as exc:
+            self.future.set_exception(exc)
+            return
+        if news.status in READY_STATES:
+            self.future.set_result(news)
+
+
+_Waiter = Blocked | Awaiting
+_Batches = dict["asyncio.AbstractEventLoop", list[tuple[Awaiting, "Outcome | BaseException"]]]
+
+
+def _settle_all(batch: Iterable[tuple[Awaiting, Outcome | BaseException]]) -> None:
+    for waiter, news in batch:
+        waiter.settle(news)
+
+
+class Waits:
+    """All waits of one app in this process.
+
+    :param store: gives the result store.
+    :param address: gives this process's address, which its messages carry.
+    """
+
+    def __init__(self, store: Callable[[], ResultStore], address: Callable[[], str]) -> None:
+        self._store = store
+        self._address = address
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as is right in the child after a fork."""
+        self._lock = threading.Lock()
+        self._waiters: dict[str, list[_Waiter]] = {}
+        self._inbox: deque[Awaiting] = deque()
+        #: The thread was woken and has not looked into the inbox since.
+        self._woken = False
+        self._listener: Listener | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._failing_since: float | None = None
+
+    # --- waiting in a thread
+
+    def wait(
+        self,
+        task_id: str,
+        sent_here: bool,
+        timeout: float | None,
+        on_news: Callable[[Outcome], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+    ) -> Outcome | None:
+        """Wait until the task has ended; None when that took longer than ``timeout`` seconds.
+
+        :param sent_here: its message carried this process's address.
+        :param on_news: called with each outcome on the way, the last included.
+        :param on_interval: called whenever the wait was without news for a while.
+        :raises BackendError: the store cannot be read.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        store, wanted = self._store(), (task_id,)
+        if not sent_here:  # watching costs the store something, and it may be there
+            outcome = store.get(wanted).get(task_id)
+            if outcome is not None and outcome.status in READY_STATES:
+                return _told(outcome, on_news)
+        waiter = Blocked()
+        listener = self._add(task_id, waiter)
+        try:
+            listener.watch(wanted, sent_here)
+            outcome = store.get(wanted).get(task_id)
+            while True:
+                if outcome is not None and _told(outcome, on_news).status in READY_STATES:
+                    return outcome
+                left = RECHECK if deadline is None else min(RECHECK, deadline - time.monotonic())
+                if left > 0 and waiter.lock.acquire(timeout=left):
+                    outcome = _take(waiter, on_news)
+                    continue
+                outcome = store.get(wanted).get(task_id)
+                if deadline is not None and time.monotonic() >= deadline:
+                    if outcome is not None and outcome.status in READY_STATES:
+                        return _told(outcome, on_news)
+                    return None
+                if on_interval is not None:
+                    on_interval()
+        finally:
+            self._remove(task_id, waiter)
+
+    def _add(self, task_id: str, waiter: Blocked) -> Listener:
+        with self._lock:
+            self._waiters.setdefault(task_id, []).append(waiter)
+            return self._listener or self._start()
+
+    def _remove(self, task_id: str, waiter: _Waiter) -> None:
+        with self._lock:
+            waiters = self._waiters.get(task_id)
+            if waiters is None or waiter not in waiters:
+                return
+            waiters.remove(waiter)
+            if waiters:
+                return
+            del self._waiters[task_id]
+            listener = self._listener
+        if listener is not None:
+            listener.unwatch((task_id,))
+
+    # --- waiting in a coroutine
+
+    def submit(
+        self,
+        task_id: str,
+        sent_here: bool,
+        future: asyncio.Future[Outcome],
+        on_news: Callable[[Outcome], object] | None = None,
+    ) -> Awaiting:
+        """Have a future of the running loop resolved with the task's final outcome."""
+        waiter = Awaiting(task_id, sent_here, future, on_news)
+        with self._lock:
+            self._inbox.append(waiter)
+            listener = self._listener or self._start()
+            asleep, self._woken = not self._woken, True
+        if asleep:
+            listener.wake()
+        return waiter
+
+    def cancel(self, waiter: Awaiting) -> None:
+        """The future is not wanted any more."""
+        self._remove(waiter.task_id, waiter)
+
+    # --- the thread
+
+    def _start(self) -> Listener:
+        """Start listening; the lock is held."""
+        self._listener = listener = self._store().listener(self._address())
+        if self._thread is None:
+            self._stop = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stop,), name="chervil-results", daemon=True
+            )
+            self._thread.start()
+        return listener
+
+    def _run(self, stop: threading.Event) -> None:
+        recheck_at = time.monotonic() + RECHECK
+        while not stop.is_set():
+            try:
+                listener = self._listener
+                if listener is None:
+                    listener = self._listen_again()
+                busy = self._waiters or self._inbox
+                news = listener.wait(RECHECK if busy else IDLE) if not self._inbox else ()
+                if stop.is_set():
+                    return
+                if news:
+                    self._dispatch(news)
+                while self._inbox:
+                    self._dispatch(self._admit(listener))
+                now = time.monotonic()
+                if now >= recheck_at:
+                    recheck_at = now + RECHECK
+                    self._dispatch(self._look_again())
+                self._failing_since = None
+            except Exception as exc:
+                if not stop.is_set():
+                    self._failed(exc, stop)
+
+    def _admit(self, listener: Listener) -> Collection[Outcome]:
+        """Watch and read what coroutines have asked for since the last time."""
+        with self._lock:
+            self._woken = False
+            new = [waiter for waiter in self._inbox if not waiter.future.done()]
+            self._inbox.clear()
+            for waiter in new:
+                self._waiters.setdefault(waiter.task_id, []).append(waiter)
+        for sent_here in (True, False):
+            ids = {waiter.task_id for waiter in new if waiter.sent_here is sent_here}
+            if ids:
+                listener.watch(ids, sent_here)
+        return self._store().get({waiter.task_id for waiter in new}).values() if new else ()
+
+    def _look_again(self) -> Collection[Outcome]:
+        """Read the store for some of the coroutines that have waited without news."""
+        ids: list[str] = []
+        with self._lock:
+            for task_id, waiters in self._waiters.items():
+                if type(waiters[-1]) is Awaiting:
+                    ids.append(task_id)
+                    if len(ids) == RECHECK_IDS:
+                        break
+            for task_id in ids:  # others come first the next time
+                self._waiters[task_id] = self._waiters.pop(task_id)
+        return self._store().get(ids).values() if ids else ()
+
+    def _dispatch(self, news: Iterable[Outcome]) -> None:
+        ended: list[str] = []
+        batches: _Batches = {}
+        with self._lock:
+            for outcome in news:
+                if outcome.status in READY_STATES:
+                    waiters = self._waiters.pop(outcome.task_id, ())
+                    ended.append(outcome.task_id)
+                else:
+                    waiters = self._waiters.get(outcome.task_id, ())
+                for waiter in waiters:
+                    if type(waiter) is Blocked:
+                        waiter.tell(outcome)
+                    elif isinstance(waiter, Awaiting):
+                        batches.setdefault(waiter.loop, []).append((waiter, outcome))
+            listener = self._listener
+        _hand_over(batches)
+        if ended and listener is not None:
+            listener.unwatch(ended)
+
+    def _failed(self, exc: Exception, stop: threading.Event) -> None:
+        """The store did not answer: try again soon, and give the waits up after a while."""
+        import logging
+
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            logging.getLogger("chervil.result").warning("waiting for results: %r; retrying", exc)
+        elif now - self._failing_since > GIVE_UP:
+            self._fail_all(
+                BackendError(f"the result store has not answered for {GIVE_UP:g} s: {exc}")
+            )
+            self._failing_since = None
+        with self._lock:
+            broken, self._listener = self._listener, None
+        if broken is not None:
+            try:
+                broken.close()
+            except Exception as problem:
+                logging.getLogger("chervil.result").debug("closing the listener: %r", problem)
+        stop.wait(0.2)
+
+    def _listen_again(self) -> Listener:
+        listener = self._store().listener(self._address())
+        with self._lock:
+            if self._listener is not None:  # a thread that waits was faster
+                listener.close()
+                listener = self._listener
+            self._listener = listener
+            ids = list(self._waiters)
+        if ids:
+            listener.watch(ids, sent_here=False)
+            self._dispatch(self._store().get(ids).values())
+        return listener
+
+    def _fail_all(self, exc: BaseException) -> None:
+        batches: _Batches = {}
+        with self._lock:
+            everybody: list[_Waiter] = [w for some in self._waiters.values() for w in some]
+            everybody.extend(self._inbox)
+            self._waiters.clear()
+            self._inbox.clear()
+            for waiter in everybody:
+                if isinstance(waiter, Blocked):
+                    waiter.tell(exc)
+                else:
+                    batches.setdefault(waiter.loop, []).append((waiter, exc))
+        _hand_over(batches)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Stop listening. Who still waits gets a :class:`BackendError`."""
+        with self._lock:
+            thread, listener, stop = self._thread, self._listener, self._stop
+            self._thread = self._listener = None
+        stop.set()
+        self._fail_all(BackendError("the app was closed during the wait"))
+        if listener is not None:
+            listener.wake()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        if listener is not None:
+            listener.close()
+
+
+def _told(outcome: Outcome, on_news: Callable[[Outcome], object] | None) -> Outcome:
+    if on_news is not None:
+        on_news(outcome)
+    return outcome
+
+
+def _take(waiter: Blocked, on_news: Callable[[Outcome], object] | None) -> Outcome | None:
+    """The last of what the listener thread told; earlier ones only go to ``on_news``."""
+    last: Outcome | None = None
+    while waiter.news:
+        news = waiter.news.popleft()
+        if isinstance(news, BaseException):
+            raise news
+        if last is not None:
+            _told(last, on_news)
+        last = news
+        if news.status in READY_STATES:
+            break
+    return last
+
+
+def _hand_over(batches: _Batches) -> None:
+    """Wake each event loop once with all that is for it."""
+    for loop, batch in batches.items():
+        try:
+            loop.call_soon_threadsafe(_settle_all, batch)
+        except RuntimeError:  # that loop was closed; nobody waits there any more
+            pass
+
+
+__all__: Sequence[Any] = ("Awaiting", "Waits")

@@ -1,0 +1,230 @@
+"""The hub's view of its executors: which there are, and how to reach them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+import msgspec
+
+from chervil.worker import forkserver
+from chervil.worker.executor import Plan, run_executor
+
+logger = logging.getLogger("chervil.worker")
+#: An executor that lives shorter than this did not end because of a task.
+_TOO_SHORT_SECONDS = 1.0
+_SLOWEST_RESTART_SECONDS = 10.0
+
+
+class Executor(msgspec.Struct):
+    """One executor process."""
+
+    index: int
+    control: socket.socket
+    started: float
+    pid: int = 0
+    #: Takes no more jobs and is to be ended.
+    retired: bool = False
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """An executor that has ended; ``status`` as ``os.waitstatus_to_exitcode``."""
+
+    index: int
+    pid: int
+    status: int
+
+
+class Executors:
+    """Keeps ``count`` executors alive.
+
+    :param quiet: a context manager under which no other thread of the hub is at
+        work, so that forking is safe.
+    """
+
+    def __init__(
+        self, plan: Plan, count: int, quiet: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        self.plan = plan
+        self.count = count
+        self.alive: dict[int, Executor] = {}
+        self._quiet = quiet
+        self._server: forkserver.Handle | None = None
+        self._restarts: list[float] = []
+        self._delay = 0.0
+        self._closing = False
+
+    @property
+    def slots(self) -> int:
+        """How many tasks can run at a time."""
+        return self.count * self.plan.slots
+
+    def start(self) -> None:
+        """Make the fork server and have all executors made."""
+        self._fork()
+        for _ in range(self.count):
+            self._spawn()
+
+    def _fork(self) -> None:
+        with self._quiet():
+            self._server = forkserver.start(
+                partial(run_executor, self.plan), self.plan.channel.keep_executor_ends
+            )
+
+    def fileno(self) -> int:
+        """Readable when :meth:`collect` has something to do."""
+        return self._server.fileno() if self._server else -1
+
+    def _spawn(self) -> None:
+        assert self._server is not None
+        taken = set(self.alive)
+        index = next(i for i in range(self.plan.page.executors) if i not in taken)
+        self.plan.page.clear(index)
+        control = self._server.spawn(index)
+        self.alive[index] = Executor(index, control, time.monotonic())
+
+    # --- what happened
+
+    def collect(self) -> tuple[list[Exit], bool]:
+        """Executors that ended, and whether the fork server itself has gone."""
+        assert self._server is not None
+        answers = self._server.answers()
+        if answers is None:
+            return self._lost_server(), True
+        exits = []
+        for answer in answers:
+            index, pid = int(answer[1]), int(answer[2])
+            if answer[0] == "pid":
+                if index in self.alive:
+                    self.alive[index].pid = pid
+            else:
+                exits.append(Exit(index, pid, int(answer[3])))
+        return exits, False
+
+    def _lost_server(self) -> list[Exit]:
+        """Its executors have no parent any more: end them and start over."""
+        logger.error("the fork server has gone; all executors are replaced")
+        exits = []
+        for executor in self.alive.values():
+            self.kill(executor.index)
+            exits.append(Exit(executor.index, executor.pid, -signal.SIGKILL))
+        for executor in self.alive.values():
+            _wait_until_gone(executor.pid)
+        if self._server is not None:
+            self._server.close()
+        if not self._closing:
+            self._fork()
+        return exits
+
+    def remove(self, exit_: Exit) -> Executor | None:
+        """Forget an executor that ended, and plan its replacement."""
+        executor = self.alive.pop(exit_.index, None)
+        if executor is None:
+            return None
+        executor.control.close()
+        self.plan.page.clear(exit_.index)
+        now = time.monotonic()
+        if exit_.status != 0 and now - executor.started < _TOO_SHORT_SECONDS:
+            self._delay = min(max(self._delay * 2, 0.05), _SLOWEST_RESTART_SECONDS)
+        else:
+            self._delay = 0.0
+        if not self._closing:
+            self._restarts.append(now + self._delay)
+        return executor
+
+    def restart(self, now: float) -> float | None:
+        """Make the replacements that are due; when the next one is."""
+        while self._restarts and self._restarts[0] <= now:
+            self._restarts.pop(0)
+            active = sum(not executor.retired for executor in self.alive.values())
+            if active < self.count:
+                self._spawn()
+        return self._restarts[0] if self._restarts else None
+
+    # --- what to do
+
+    def kill(self, index: int, number: int = signal.SIGKILL) -> None:
+        """Send a signal to an executor, if it is still there."""
+        executor = self.alive.get(index)
+        if executor is not None and executor.pid:
+            try:
+                os.kill(executor.pid, number)
+            except ProcessLookupError:
+                pass
+
+    def interrupt(self, index: int, slot: int, number: int) -> None:
+        """Have ``SoftTimeLimitExceeded`` raised in a running job."""
+        self.plan.page.interrupt(index, slot, number)
+        if self.plan.pool == "prefork":
+            self.kill(index, signal.SIGUSR1)
+        else:
+            self._order(index, b"interrupt %d %d" % (slot, number))
+
+    def abandon(self, index: int, slot: int, number: int) -> None:
+        """A job's time is over: end it, by what means the pool has."""
+        if self.plan.pool == "prefork":
+            self.kill(index)
+        else:
+            self._order(index, b"abandon %d %d" % (slot, number))
+
+    def retire(self, index: int) -> None:
+        """Let an executor take no more jobs, and have another take its place."""
+        executor = self.alive[index]
+        if not executor.retired:
+            executor.retired = True
+            self._order(index, b"stop")
+            self._restarts.append(time.monotonic())
+
+    def _order(self, index: int, order: bytes) -> None:
+        executor = self.alive.get(index)
+        if executor is not None:
+            try:
+                executor.control.send(order)
+            except OSError:
+                pass  # it has gone; the fork server will say so
+
+    def end(self) -> None:
+        """No more replacements: executors that end stay ended."""
+        self._closing = True
+        self._restarts.clear()
+
+    def wait(self, seconds: float) -> None:
+        """Until all executors have ended, at most so long."""
+        until = time.monotonic() + seconds
+        while self.alive and (left := until - time.monotonic()) > 0:
+            if not select.select([self.fileno()], [], [], left)[0]:
+                break
+            exits, lost = self.collect()
+            for exit_ in exits:
+                self.remove(exit_)
+            if lost:
+                break
+
+    def close(self) -> None:
+        """End all executors and the fork server, at once."""
+        self.end()
+        for executor in self.alive.values():
+            executor.control.close()
+        self.alive.clear()
+        if self._server is not None:
+            self._server.close()
+
+
+def _wait_until_gone(pid: int, seconds: float = 2.0) -> None:
+    """Until an orphan that was killed has been reaped by whoever adopted it."""
+    end = time.monotonic() + seconds
+    while pid and time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+                    return
+        except OSError:
+            return
+        time.sleep(0.001)

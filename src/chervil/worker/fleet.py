@@ -1,0 +1,311 @@
+"""The two ways in which the hub has jobs run, behind one face.
+
+:class:`Processes` puts them on the run queue of executor processes, and looks
+after those; :class:`Inline` runs them in the hub's own thread (``solo``).
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from time import monotonic
+from typing import Protocol
+
+from chervil.drivers.contracts import Settlement
+from chervil.pools.channel import Channel
+from chervil.pools.frames import job_number
+from chervil.pools.page import Page
+from chervil.pools.solo import Solo
+from chervil.worker.executor import Plan
+from chervil.worker.executors import Executors, Exit
+from chervil.worker.flight import Flight
+from chervil.worker.limits import Limits, Place
+from chervil.worker.settling import Settling, how_it_ended
+
+logger = logging.getLogger("chervil.worker")
+#: Seconds that a task whose time is over gets to end by itself, in pools where one
+#: slot cannot be ended alone, before its executor is replaced.
+_GRACE_SECONDS = 1.0
+_AUDIT_SECONDS = 0.05
+#: Seconds that idle executors get to end by themselves at a shutdown.
+_LEAVE_SECONDS = 3.0
+
+
+class Fleet(Protocol):
+    """What the hub needs to have jobs run."""
+
+    slots: int
+    #: Settlements for jobs that ended without a report; the hub empties it.
+    endings: list[tuple[Flight, Settlement]]
+
+    def start(self) -> None: ...
+    def descriptors(self) -> list[int]:
+        """What to wait for besides the broker."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether ``reports`` has work to do by itself, so that waiting is wrong."""
+        ...
+
+    def full(self) -> bool:
+        """Whether nothing more should be dispatched for now."""
+        ...
+
+    def dispatch(self, flight: Flight, frame: bytes) -> None: ...
+    def reports(self) -> list[bytes]: ...
+    def take_back(self) -> list[bytes]: ...
+    def tend(self, now: float) -> None:
+        """Look after executors and limits."""
+        ...
+
+    def next(self) -> float | None:
+        """Monotonic seconds at which ``tend`` has something to do."""
+        ...
+
+    def pids(self) -> list[int]: ...
+    def leave(self) -> None:
+        """No more jobs come: let executors end by themselves, and wait for that."""
+        ...
+
+    def close(self) -> None:
+        """End everything at once."""
+        ...
+
+
+class Inline:
+    """Runs jobs in the hub's thread."""
+
+    slots = 1
+
+    def __init__(self, solo: Solo) -> None:
+        self._solo = solo
+        self.endings: list[tuple[Flight, Settlement]] = []
+
+    def start(self) -> None:
+        pass
+
+    def descriptors(self) -> list[int]:
+        return []
+
+    def busy(self) -> bool:
+        return self._solo.waiting > 0
+
+    def full(self) -> bool:
+        return False
+
+    def dispatch(self, flight: Flight, frame: bytes) -> None:
+        self._solo.limit(flight.number, flight.soft_limit, flight.hard_limit)
+        self._solo.put(frame)
+
+    def reports(self) -> list[bytes]:
+        return self._solo.reports()
+
+    def take_back(self) -> list[bytes]:
+        return self._solo.take_back()
+
+    def tend(self, now: float) -> None:
+        pass
+
+    def next(self) -> float | None:
+        return None
+
+    def pids(self) -> list[int]:
+        return []
+
+    def leave(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._solo.close()
+
+
+class Processes:
+    """Runs jobs in executor processes.
+
+    :param flights: the hub's jobs by number; one that dies is taken out.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        count: int,
+        settling: Settling,
+        flights: dict[int, Flight],
+        quiet: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._channel: Channel = plan.channel
+        self._page: Page = plan.page
+        self._executors = Executors(plan, count, quiet)
+        self._limits = Limits(flights, self._find, self._soft, self._hard)
+        self._settling = settling
+        self._flights = flights
+        self._audit_at: float | None = None
+        self._restart_at: float | None = None
+        #: Jobs whose time is over but whose slot is still taken: number -> (index, until).
+        self._overdue: dict[int, tuple[int, float]] = {}
+        self.endings: list[tuple[Flight, Settlement]] = []
+        #: Frames for which the run queue had no room.
+        self._backlog: deque[bytes] = deque()
+        self.slots = self._executors.slots
+
+    def start(self) -> None:
+        self._executors.start()
+
+    def descriptors(self) -> list[int]:
+        return [self._channel.fileno(), self._executors.fileno()]
+
+    def busy(self) -> bool:
+        return False
+
+    def pids(self) -> list[int]:
+        return [executor.pid for executor in self._executors.alive.values() if executor.pid]
+
+    def full(self) -> bool:
+        return bool(self._backlog)
+
+    def dispatch(self, flight: Flight, frame: bytes) -> None:
+        if flight.soft_limit or flight.hard_limit:
+            self._limits.watch(flight)
+        if self._backlog or not self._channel.put(frame):
+            self._backlog.append(frame)
+
+    def reports(self) -> list[bytes]:
+        reports = self._channel.reports()
+        while self._backlog and self._channel.put(self._backlog[0]):
+            self._backlog.popleft()
+        return reports
+
+    def take_back(self) -> list[bytes]:
+        frames = [*self._channel.take_back(), *self._backlog]
+        self._backlog.clear()
+        return frames
+
+    def next(self) -> float | None:
+        times = [self._limits.next(), self._audit_at, self._restart_at]
+        times += [until for _, until in self._overdue.values()]
+        return min((time for time in times if time is not None), default=None)
+
+    def tend(self, now: float) -> None:
+        self._limits.check(now)
+        if self._audit_at is not None and self._audit_at <= now:
+            self._audit(now)
+        if self._overdue:
+            self._end_overdue(now)
+        if self._restart_at is not None and self._restart_at <= now:
+            self._restart_at = self._executors.restart(now)
+
+    def exits_fileno(self) -> int:
+        """Readable when :meth:`exits` has something to tell."""
+        return self._executors.fileno()
+
+    def exits(self) -> tuple[list[Exit], bool]:
+        """Executors that ended since the last call; call ``reports`` first and handle them,
+        then :meth:`bury` each."""
+        return self._executors.collect()
+
+    def bury(self, exit_: Exit) -> None:
+        """Settle the jobs that died with an executor, and have it replaced."""
+        for number in self._page.running(exit_.index):
+            self._died(number, how_it_ended(exit_.status))
+        executor = self._executors.remove(exit_)
+        if executor is not None and exit_.status != 0 and not executor.retired:
+            logger.error(
+                "Executor %d (pid %d) %s", exit_.index, exit_.pid, how_it_ended(exit_.status)
+            )
+        now = monotonic()
+        self._restart_at = self._executors.restart(now)
+        # A job may have been taken and not yet been entered in the page.
+        self._audit_at = now + _AUDIT_SECONDS
+
+    def _died(self, number: int, how: str) -> None:
+        flight = self._flights.get(number)
+        if flight is None:
+            return
+        if flight.ended_by == "time":
+            settlement = self._settling.timed_out(flight)
+        else:
+            settlement = self._settling.died(flight, how)
+        self.endings.append((flight, settlement))
+
+    def _audit(self, now: float) -> None:
+        """Find jobs that are neither queued nor running nor reported: they died between
+        being taken and being entered in the page."""
+        queued = self.take_back()
+        for frame in queued:
+            if self._backlog or not self._channel.put(frame):
+                self._backlog.append(frame)
+        seen = {job_number(frame) for frame in queued}
+        for index in list(self._executors.alive):
+            seen.update(self._page.running(index))
+        missing = [f for f in self._flights.values() if f.number not in seen and not f.lost]
+        again = False
+        for flight in missing:
+            if flight.missing:  # twice in a row: no executor has it
+                self._died(flight.number, "died before it began")
+            else:
+                flight.missing = again = True
+        for number in seen:
+            if number in self._flights:
+                self._flights[number].missing = False
+        self._audit_at = now + _AUDIT_SECONDS if again else None
+
+    # --- time limits
+
+    def _find(self, number: int) -> Place | None:
+        for index in self._executors.alive:
+            for slot in range(self._page.slots):
+                running, began, _ = self._page.read(index, slot)
+                if running == number:
+                    return index, slot, began
+        return None
+
+    def _soft(self, flight: Flight, place: Place) -> None:
+        logger.warning(
+            "Soft time limit (%gs) exceeded for %s[%s]",
+            flight.soft_limit,
+            flight.task.name,
+            flight.task_id,
+        )
+        self._executors.interrupt(place[0], place[1], flight.number)
+
+    def _hard(self, flight: Flight, place: Place) -> None:
+        flight.ended_by = "time"
+        index, slot, _ = place
+        self._executors.abandon(index, slot, flight.number)
+        if self._page.slots > 1 or self._executors.plan.pool != "prefork":
+            # The slot cannot be ended alone. The task is asked to end, its result is
+            # settled now, and its executor replaced if it does not.
+            self.endings.append((flight, self._settling.timed_out(flight)))
+            self._overdue[flight.number] = index, monotonic() + _GRACE_SECONDS
+
+    def _end_overdue(self, now: float) -> None:
+        """Replace executors that hold tasks which do not end."""
+        stuck: dict[int, set[int]] = {}
+        for number, (index, until) in list(self._overdue.items()):
+            if number not in self._page.running(index):
+                del self._overdue[number]
+            elif until <= now:
+                stuck.setdefault(index, set()).add(number)
+                self._overdue[number] = index, now + _AUDIT_SECONDS
+        for index, numbers in stuck.items():
+            if index not in self._executors.alive:
+                continue
+            self._executors.retire(index)
+            self._restart_at = self._executors.restart(now)
+            if set(self._page.running(index)) <= numbers:
+                self._executors.kill(index, signal.SIGKILL)
+
+    # --- ends
+
+    def leave(self) -> None:
+        self._executors.end()
+        self._channel.close_jobs()
+        self._executors.wait(_LEAVE_SECONDS)
+
+    def close(self) -> None:
+        self._executors.close()
+        self._channel.close()
+        self._page.close()

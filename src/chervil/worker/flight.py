@@ -1,0 +1,37 @@
+"""What the hub knows of a message that it claimed and has not settled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chervil.drivers.contracts import Delivery
+
+if TYPE_CHECKING:
+    from chervil.task import Task
+
+
+class Flight(msgspec.Struct):
+    """A job between its claim and its settlement."""
+
+    #: The number under which executors know it; increases by one a job.
+    number: int
+    delivery: Delivery
+    task_id: str
+    task: Task[Any, Any]
+    reply_to: str
+    ignore_result: bool
+    #: Monotonic seconds at which it was put on the run queue.
+    dispatched: float
+    #: Seconds, or 0 for no limit.
+    soft_limit: float = 0.0
+    hard_limit: float = 0.0
+    #: Acknowledged before it ran (``acks_late=False``).
+    acked: bool = False
+    #: Why its executor was ended on purpose, if it was.
+    ended_by: str = ""
+    #: The claim was lost; whatever it still reports is ignored.
+    lost: bool = False
+    #: Seen nowhere at the last audit.
+    missing: bool = False

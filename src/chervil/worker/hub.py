@@ -1,0 +1,339 @@
+"""The loop of a node: the only place that talks to the broker for its tasks.
+
+Rules:
+
+* One step collects the reports that are there, settles them and claims what
+  there is room for in one ``Consumer.exchange``, and dispatches the claims. It
+  never waits for more reports or messages to make a larger batch.
+* It waits only when there is nothing to do, on everything that can change that:
+  the broker, reports, executors, signals, and the next time that matters.
+* What cannot be stored now stays here and is tried again; nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from chervil import clock
+from chervil.backoff import Backoff
+from chervil.drivers.contracts import Action, Broker, Consumer, Delivery, ResultStore, Settlement
+from chervil.exceptions import LeaseLost, OperationalError
+from chervil.pools.frames import Job, Kind, job_number, pack_job, unpack_report
+from chervil.wire.message import Message, Outcome
+from chervil.worker.admission import Admission
+from chervil.worker.appetite import Appetite
+from chervil.worker.fleet import Processes
+from chervil.worker.flight import Flight
+from chervil.worker.settling import Settling
+
+if TYPE_CHECKING:
+    from chervil.worker.fleet import Fleet
+
+logger = logging.getLogger("chervil.worker")
+#: Claim at most so many at once, so that one step stays short.
+_BATCH = 100
+#: Look at the broker at least so often, in seconds, whatever its signals say.
+_SAFETY_SECONDS = 0.5
+#: A surplus that nobody has begun for so many seconds is given back.
+_STALE_SECONDS = 0.1
+
+RUN, WARM, COLD = 0, 1, 2
+
+
+class Hub:
+    """Claims, dispatches and settles for one node.
+
+    :param flights: shared with the fleet: the jobs that are not settled, by number.
+    :param shared: the broker writes outcomes in the step that settles their messages.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        consumer: Consumer,
+        store: ResultStore,
+        fleet: Fleet,
+        flights: dict[int, Flight],
+        admission: Admission,
+        settling: Settling,
+        appetite: Appetite,
+        *,
+        shared: bool,
+        wakeup: int,
+    ) -> None:
+        self._broker = broker
+        self._consumer = consumer
+        self._store = store
+        self._fleet = fleet
+        self._flights = flights
+        self._admission = admission
+        self._settling = settling
+        self._appetite = appetite
+        self._shared = shared
+        self._settlements: list[Settlement] = []
+        self._loose: list[Outcome] = []
+        self._early: list[Flight] = []
+        self._messages: list[Message] = []
+        self._hungry = True
+        self._stale_at: float | None = None
+        self._retry_at = 0.0
+        self._backoff = Backoff(base=0.05, cap=2.0)
+        self._lost = threading.Event()
+        self._wakeup = wakeup
+        self.stopping = RUN
+        self.processed = 0
+        #: Makes a new consumer when the lease was lost.
+        self.reopen: Callable[[], Consumer] | None = None
+        self._watch()
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Until :attr:`stopping` is set and what runs has ended."""
+        while self.stopping < COLD:
+            now = monotonic()
+            self._collect(now)
+            self._fleet.tend(now)
+            self._take_endings()
+            if self._lost.is_set():
+                self._start_over()
+            room = self._room()
+            blocked = now < self._retry_at
+            if not blocked and (
+                self._settlements or self._loose or self._messages or (room > 0 and self._hungry)
+            ):
+                self._step(room if self._hungry else 0)
+            elif self.stopping and not (self._flights or self._settlements or self._loose):
+                break
+            elif not self._fleet.busy():
+                self._wait(now, room, blocked)
+
+    def _room(self) -> int:
+        if self.stopping or self._fleet.full():
+            return 0
+        return min(self._appetite.allowed - len(self._flights), _BATCH)
+
+    def _step(self, room: int) -> None:
+        """Store what is to be stored, claim, dispatch."""
+        settlements = self._settlements
+        try:
+            if self._loose:
+                self._store.put(self._loose)
+                self._loose = []
+            if self._messages:
+                self._broker.publish(self._messages)
+                self._messages = []
+            if not self._shared:
+                settlements = self._put_first(settlements)
+            deliveries = self._consumer.exchange(settlements, room)
+        except LeaseLost:
+            self.lose()
+            return
+        except OperationalError as exc:
+            self._failed(exc)
+            return
+        self._settlements = []
+        acknowledged, self._early = self._early, []
+        if self._retry_at:
+            self._retry_at = 0.0
+            self._backoff.reset()
+            logger.info("The broker is back")
+        if room:
+            self._hungry = len(deliveries) == room
+            self._dispatch(deliveries)
+        for flight in acknowledged:
+            self._send(flight)
+
+    def _put_first(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Write the outcomes to a store of another technology, before their messages go."""
+        outcomes = [s.outcome for s in settlements if s.outcome is not None]
+        if outcomes:
+            self._store.put(outcomes)
+            for settlement in settlements:
+                settlement.outcome = None
+        return list(settlements)
+
+    def _failed(self, exc: OperationalError) -> None:
+        wait = self._backoff.next()
+        self._retry_at = monotonic() + wait
+        logger.error("%s; tried again in %.2f s", exc, wait)
+
+    # --- claims
+
+    def _dispatch(self, deliveries: Sequence[Delivery]) -> None:
+        now = monotonic()
+        for delivery in deliveries:
+            verdict = self._admission.examine(delivery, now)
+            if isinstance(verdict, Settlement):
+                self._settlements.append(verdict)
+                continue
+            self._flights[verdict.number] = verdict
+            if verdict.task.acks_late:
+                self._send(verdict)
+            else:
+                verdict.acked = True  # it is sent when that is stored
+                self._early.append(verdict)
+                self._settlements.append(Settlement(delivery))
+        self._stale_at = now + _STALE_SECONDS
+
+    def _send(self, flight: Flight) -> None:
+        delivery = flight.delivery
+        job = Job(flight.number, delivery.deliveries, delivery.head, delivery.body)
+        self._fleet.dispatch(flight, pack_job(job))
+
+    def _give_back(self, *, stale: bool) -> None:
+        """Return to the broker what no executor has begun."""
+        for frame in self._fleet.take_back():
+            flight = self._flights.pop(job_number(frame), None)
+            if flight is None or flight.lost:
+                continue
+            if flight.acked:  # the broker has it no more: it stays with us
+                self._flights[flight.number] = flight
+                self._send(flight)
+            else:
+                self._settlements.append(Settlement(flight.delivery, Action.REQUEUE, counted=False))
+        if stale:
+            self._appetite.waited()
+
+    # --- reports
+
+    def _collect(self, now: float) -> None:
+        frames = self._fleet.reports()
+        if not frames:
+            return
+        flights, settlements = self._flights, self._settlements
+        total, count = 0.0, 0
+        for frame in frames:
+            report = unpack_report(frame)
+            flight = flights.get(report.number)
+            if flight is None or flight.lost:
+                if flight is not None and report.kind is not Kind.STATE:
+                    del flights[report.number]
+                continue
+            if report.kind is Kind.STATE:
+                self._loose.append(self._settling.state(flight, report))
+                continue
+            del flights[report.number]
+            total += report.runtime
+            count += 1
+            settlement = self._settling.end(flight, report)
+            if flight.acked:
+                self._settle_acked(settlement)
+            else:
+                settlements.append(settlement)
+        if count:
+            self.processed += count
+            self._appetite.ran(total, count)
+            self._stale_at = now + _STALE_SECONDS
+
+    def _settle_acked(self, settlement: Settlement) -> None:
+        """Of a job whose message is gone already, only what it left behind is stored."""
+        if settlement.outcome is not None:
+            self._loose.append(settlement.outcome)
+        if settlement.publish:
+            self._messages.extend(settlement.publish)
+
+    def _take_endings(self) -> None:
+        """Jobs that ended without a report."""
+        for flight, settlement in self._fleet.endings:
+            if self._flights.pop(flight.number, None) is None or flight.lost:
+                continue
+            if flight.acked:
+                self._settle_acked(settlement)
+            else:
+                self._settlements.append(settlement)
+        self._fleet.endings.clear()
+
+    # --- waiting
+
+    def _watch(self) -> None:
+        """Two sets to wait on: without the broker while there is no room for more."""
+        self._all, self._inner = select.poll(), select.poll()
+        for descriptor in (*self._fleet.descriptors(), self._wakeup):
+            self._all.register(descriptor, select.POLLIN)
+            self._inner.register(descriptor, select.POLLIN)
+        self._all.register(self._consumer.fileno(), select.POLLIN)
+
+    def _wait(self, now: float, room: int, blocked: bool) -> None:
+        listening = room > 0 and not blocked
+        poller = self._all if listening else self._inner
+        until = now + _SAFETY_SECONDS
+        due = self._consumer.next_due() if listening else None
+        if due is not None:
+            until = min(until, now + max(0.0, due - clock.now()))
+        for time in (self._fleet.next(), self._retry_at or None, self._stale_deadline()):
+            if time is not None:
+                until = min(until, time)
+        ready = poller.poll(max(0.0, until - monotonic()) * 1000 + 0.5)
+        if listening and (self._consumer.drain() or (due is not None and clock.now() >= due)):
+            self._hungry = True
+        for descriptor, _ in ready:
+            if descriptor == self._wakeup:
+                self._on_wakeup()
+            elif isinstance(self._fleet, Processes) and descriptor == self._fleet.exits_fileno():
+                self._on_exits(self._fleet)
+        stale = self._stale_deadline()
+        if stale is not None and monotonic() >= stale:
+            self._give_back(stale=True)
+
+    def _stale_deadline(self) -> float | None:
+        """When a surplus that nobody begins is given back."""
+        return self._stale_at if len(self._flights) > self._fleet.slots else None
+
+    def _on_exits(self, fleet: Processes) -> None:
+        exits, replaced = fleet.exits()
+        # Whatever an executor reported, it did so before the news of its end arrived.
+        self._collect(monotonic())
+        for exit_ in exits:
+            fleet.bury(exit_)
+        self._take_endings()
+        if replaced:
+            self._watch()
+
+    def _on_wakeup(self) -> None:
+        """A signal handler set :attr:`stopping`, or another thread wants attention."""
+        try:
+            os.read(self._wakeup, 4096)
+        except BlockingIOError:
+            pass
+        if self.stopping:
+            self._give_back(stale=False)
+
+    # --- a lost lease
+
+    def lose(self) -> None:
+        """The claims belong to others now. May be called from any thread."""
+        self._lost.set()
+
+    def _start_over(self) -> None:
+        """With a new consumer; what still runs is ignored when it reports."""
+        logger.error(
+            "This node's lease ran out (was it stopped, or the broker away?): its %d claims "
+            "belong to others now and it starts over",
+            len(self._flights),
+        )
+        for flight in self._flights.values():
+            flight.lost = not flight.acked
+        for frame in self._fleet.take_back():
+            flight_ = self._flights.get(job_number(frame))
+            if flight_ is not None and not flight_.lost:
+                self._send(flight_)
+            else:
+                self._flights.pop(job_number(frame), None)
+        self._settlements.clear()
+        self._lost.clear()
+        if self.reopen is not None:
+            try:
+                self._consumer = self.reopen()
+            except OperationalError as exc:
+                self._failed(exc)
+                self._lost.set()
+                return
+        self._hungry = True
+        self._watch()

@@ -1,0 +1,99 @@
+"""The thread that keeps the node's claims its own, whatever the hub is at.
+
+It renews the lease, takes back the claims of consumers that died, and deletes
+expired results. It does so under a lock, which the hub takes when it forks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from chervil.drivers.contracts import Consumer, ResultStore
+from chervil.exceptions import LeaseLost, OperationalError
+
+logger = logging.getLogger("chervil.worker")
+_RECOVER_SECONDS = 1.0
+_EXPIRE_SECONDS = 30.0
+
+
+class Keeper:
+    """Looks after one consumer.
+
+    :param lease: seconds; renewed three times in each.
+    :param on_lost: called in this thread when the lease was lost.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        store: ResultStore,
+        lease: float,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._period = lease / 3
+        self._on_lost = on_lost
+        self._stop = threading.Event()
+        #: Held while this thread is at work.
+        self.lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="chervil-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        renew = recover = expire = monotonic()
+        while True:
+            now = monotonic()
+            with self.lock:
+                if self._stop.is_set():
+                    break
+                if now >= renew:
+                    renew = now + self._period
+                    if not self._renew():
+                        return
+                if now >= recover:
+                    recover = now + _RECOVER_SECONDS
+                    self._try(self._recover)
+                if now >= expire:
+                    expire = now + _EXPIRE_SECONDS
+                    self._try(self._expire)
+            if self._stop.wait(max(0.01, min(renew, recover, expire) - monotonic())):
+                break
+
+    def _renew(self) -> bool:
+        try:
+            self._consumer.renew()
+        except LeaseLost:
+            self._on_lost()
+            return False
+        except OperationalError as exc:
+            logger.warning("The lease could not be renewed (tried again soon): %s", exc)
+        return True
+
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OperationalError as exc:
+            logger.warning("%s", exc)
+
+    def _recover(self) -> None:
+        count = self._consumer.recover()
+        if count:
+            logger.warning("Took back %d messages that a dead node had claimed", count)
+            self._consumer.wake()
+
+    def _expire(self) -> None:
+        while self._store.expire():
+            if self._stop.is_set():
+                return

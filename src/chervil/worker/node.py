@@ -1,0 +1,294 @@
+"""A node: everything that ``chervil worker`` starts, in the order in which it starts.
+
+The order matters: the fork server is forked after the application was imported
+and before this process has connections or threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from chervil import signals
+from chervil.drivers.contracts import Consumer, Queue
+from chervil.exceptions import ImproperlyConfigured
+from chervil.pools import pool_name
+from chervil.pools.channel import Channel
+from chervil.pools.page import Page
+from chervil.pools.runner import Runner
+from chervil.pools.solo import Solo
+from chervil.worker.admission import Admission
+from chervil.worker.appetite import Appetite
+from chervil.worker.executor import Plan
+from chervil.worker.fleet import Fleet, Inline, Processes
+from chervil.worker.flight import Flight
+from chervil.worker.hub import COLD, WARM, Hub
+from chervil.worker.keeper import Keeper
+from chervil.worker.outcomes import Outcomes
+from chervil.worker.settling import Settling
+
+if TYPE_CHECKING:
+    from chervil.app import Chervil
+
+logger = logging.getLogger("chervil.worker")
+#: Exit codes of :meth:`Node.run`.
+EXIT_OK, EXIT_COLD = 0, 1
+
+
+class Node:
+    """One worker node of an application.
+
+    Every argument that is None is taken from the setting of that name.
+
+    :param hostname: the node's name, ``name@host``.
+    :param pool: ``prefork``, ``threads``, ``asyncio`` or ``solo``.
+    :param concurrency: how many tasks run at a time, over all processes.
+    :param processes: executor processes; for ``prefork`` the same as ``concurrency``.
+    :param queues: names of the queues to take from.
+    :param exclude_queues: take from all queues of the settings but these.
+    :param time_limit: hard limit in seconds for tasks that set none.
+    :param max_memory_per_child: KiB.
+    :param lease: seconds after which others take over when this node is silent.
+    :param purge: delete the waiting messages of the queues first.
+    :param on_ready: called when the node takes messages.
+    :raises ImproperlyConfigured: an argument or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        app: Chervil,
+        *,
+        hostname: str | None = None,
+        pool: str | None = None,
+        concurrency: int | None = None,
+        processes: int | None = None,
+        queues: Sequence[str] | None = None,
+        exclude_queues: Sequence[str] | None = None,
+        prefetch_multiplier: float | None = None,
+        time_limit: float | None = None,
+        soft_time_limit: float | None = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
+        task_events: bool | None = None,
+        lease: float | None = None,
+        purge: bool = False,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        conf = app.conf
+        self.app = app
+        self.hostname = hostname or f"chervil@{socket.gethostname()}"
+        self.pool = pool_name(pool or conf.worker_pool)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        total = concurrency or conf.worker_concurrency or cores or os.cpu_count() or 1
+        self.processes, self.slots = _shares(
+            self.pool, total, processes or conf.worker_processes or 0
+        )
+        #: How many tasks run at a time.
+        self.concurrency = self.processes * self.slots
+        self.prefetch_multiplier = _first(prefetch_multiplier, conf.worker_prefetch_multiplier)
+        self.time_limit = _first(time_limit, conf.task_time_limit)
+        self.soft_time_limit = _first(soft_time_limit, conf.task_soft_time_limit)
+        self.max_tasks = int(_first(max_tasks_per_child, conf.worker_max_tasks_per_child))
+        self.max_memory = int(_first(max_memory_per_child, conf.worker_max_memory_per_child))
+        self.task_events = conf.worker_send_task_events if task_events is None else task_events
+        self.lease = lease or conf.worker_lease
+        self.queues: list[Queue] = app.router.select(queues, exclude_queues)
+        self._purge = purge
+        self._on_ready = on_ready
+        self._keeper: Keeper | None = None
+        self._hub: Hub | None = None
+        self._stop_asked = 0
+        self._wakeup_out, self._wakeup_in = socket.socketpair()
+        for end in (self._wakeup_in, self._wakeup_out):
+            end.setblocking(False)
+
+    # --- the life of a node
+
+    def run(self) -> int:
+        """Serve until told to stop; 0 after a warm shutdown, 1 after a cold one.
+
+        :raises OperationalError: broker or result store cannot be reached at start.
+        """
+        app = self.app
+        signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options={})
+        for module in (*app.conf.imports, *app.conf.include):
+            importlib.import_module(module)
+        app.finalize()
+        signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
+        signals.worker_init.send(sender=self)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close_wakeup)
+            stack.enter_context(self._handling_signals())
+            flights: dict[int, Flight] = {}
+            outcomes = Outcomes(app)
+            settling = Settling(app, outcomes)
+            fleet = self._fleet(flights, settling)
+            stack.callback(fleet.close)
+            fleet.start()
+            hub = self._connect(stack, fleet, flights, outcomes, settling)
+            self._ready()
+            hub.run()
+            self._leave(hub, fleet)
+        signals.worker_shutdown.send(sender=self)
+        logger.info("%s has stopped", self.hostname)
+        return EXIT_COLD if hub.stopping == COLD else EXIT_OK
+
+    def stop(self, *, now: bool = False) -> None:
+        """Finish what runs and end; with ``now``, end at once. From any thread."""
+        self._stop_asked = COLD if now else max(self._stop_asked, WARM)
+        if self._hub is not None:
+            self._hub.stopping = self._stop_asked
+        with contextlib.suppress(OSError):
+            self._wakeup_in.send(b"!")
+
+    def _fleet(self, flights: dict[int, Flight], settling: Settling) -> Fleet:
+        app = self.app
+        if self.pool == "solo":
+            return Inline(Solo(Runner(app, self.hostname, lambda _frame: None)))
+        if not app.broker.features.shared:
+            raise ImproperlyConfigured(
+                f"{app.conf.broker_url!r} exists in one process only, and the {self.pool} pool "
+                "has several: use the solo pool, or sqlite:///chervil.db"
+            )
+        # Executors that are being replaced keep their row until they have ended.
+        page = Page(self.processes * 2 + 2, self.slots)
+        plan = Plan(
+            app,
+            self.hostname,
+            self.pool,
+            self.slots,
+            Channel(),
+            page,
+            self.max_tasks,
+            self.max_memory,
+        )
+        return Processes(plan, self.processes, settling, flights, self._quiet)
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """While the keeper is not at work, this process may be forked."""
+        if self._keeper is None:
+            yield
+        else:
+            with self._keeper.lock:
+                yield
+
+    def _connect(
+        self,
+        stack: contextlib.ExitStack,
+        fleet: Fleet,
+        flights: dict[int, Flight],
+        outcomes: Outcomes,
+        settling: Settling,
+    ) -> Hub:
+        app, broker, store = self.app, self.app.broker, self.app.backend
+        broker.declare(self.queues)
+        if self._purge:
+            for queue in self.queues:
+                logger.warning("Purged %d messages from %r", broker.purge(queue.name), queue.name)
+        consumer = self._consume(stack)
+        hub = Hub(
+            broker,
+            consumer,
+            store,
+            fleet,
+            flights,
+            Admission(app, outcomes, self.time_limit, self.soft_time_limit),
+            settling,
+            Appetite(fleet.slots, self.prefetch_multiplier),
+            shared=broker.features.atomic_results and broker.shares(store),
+            wakeup=self._wakeup_out.fileno(),
+        )
+        hub.reopen = partial(self._consume, stack)
+        self._hub = hub
+        hub.stopping = self._stop_asked
+        return hub
+
+    def _consume(self, stack: contextlib.ExitStack) -> Consumer:
+        """A consumer with its keeper; both end with the node."""
+        if self._keeper is not None:
+            self._keeper.stop()
+        consumer = self.app.broker.consumer(self.queues, self.hostname, self.lease)
+        stack.callback(consumer.close)
+        keeper = Keeper(consumer, self.app.backend, self.lease, self._lost)
+        self._keeper = keeper
+        stack.callback(keeper.stop)
+        keeper.start()
+        return consumer
+
+    def _lost(self) -> None:
+        """In the keeper's thread: the lease ran out."""
+        if self._hub is not None:
+            self._hub.lose()
+            with contextlib.suppress(OSError):
+                self._wakeup_in.send(b"!")
+
+    def _ready(self) -> None:
+        signals.worker_ready.send(sender=self)
+        logger.info("%s ready", self.hostname)
+        if self._on_ready is not None:
+            self._on_ready()
+
+    def _leave(self, hub: Hub, fleet: Fleet) -> None:
+        if hub.stopping == WARM:
+            fleet.leave()
+
+    def _close_wakeup(self) -> None:
+        self._wakeup_in.close()
+        self._wakeup_out.close()
+
+    # --- signals
+
+    @contextlib.contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        wakeup = signal.set_wakeup_fd(self._wakeup_in.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        cold = number == signal.SIGQUIT or self._stop_asked >= WARM
+        signals.worker_shutting_down.send(
+            sender=self.hostname, sig=number, how="Cold" if cold else "Warm", exitcode=int(cold)
+        )
+        if cold:
+            logger.warning("Stopping at once; what runs is given back and runs again")
+        else:
+            logger.warning("Stopping when the running tasks have ended (again: at once)")
+        self.stop(now=cold)
+        if cold and self.pool == "solo":
+            # The hub itself is at the task: only an exception ends it. The task is not
+            # settled, since a cold stop discards reports.
+            raise SystemExit(EXIT_COLD)
+
+
+def _shares(pool: str, total: int, processes: int) -> tuple[int, int]:
+    """How many executor processes, with how many slots each."""
+    if pool == "solo":
+        return 1, 1
+    if pool == "prefork":
+        return (processes or total), 1
+    count = processes or 1
+    return count, max(1, -(-total // count))
+
+
+def _first(given: Any, setting: Any) -> float:
+    """What was given, or the setting; 0 where both say nothing."""
+    return float(given if given is not None else setting or 0)

@@ -1,0 +1,127 @@
+"""From reports to settlements: what is stored when a job has ended."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+from chervil import clock, signals
+from chervil.drivers.contracts import Action, Settlement
+from chervil.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
+from chervil.pools.frames import Kind, Report
+from chervil.wire.message import Outcome
+from chervil.worker.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    from chervil.app import Chervil
+    from chervil.worker.flight import Flight
+
+logger = logging.getLogger("chervil.worker")
+
+
+class Settling:
+    """Turns reports and deaths into settlements."""
+
+    def __init__(self, app: Chervil, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+        self._most = app.conf.task_max_deliveries
+        self._lifetime = outcomes.lifetime
+
+    def state(self, flight: Flight, report: Report) -> Outcome:
+        """The outcome of a report that is not the end."""
+        extra = report.extra
+        task_id = extra.task_id or flight.task_id
+        return Outcome(
+            task_id, extra.status, report.payload, self._outcomes.expires(), flight.reply_to
+        )
+
+    def end(self, flight: Flight, report: Report) -> Settlement:
+        """The settlement of a job that reported its end."""
+        kind, extra = report.kind, report.extra
+        outcome = None
+        if report.payload:
+            outcome = Outcome(
+                flight.task_id,
+                extra.status,
+                report.payload,
+                clock.now() + self._lifetime if self._lifetime else 0.0,
+                flight.reply_to,
+            )
+        if kind is Kind.ENDED:
+            return Settlement(flight.delivery, outcome=outcome, publish=extra.publish)
+        if kind is Kind.IGNORED or kind is Kind.RETRY:
+            return Settlement(flight.delivery, outcome=outcome, publish=extra.publish)
+        if kind is Kind.REQUEUE:
+            # The task asked for it, so it is no sign of a task that kills its workers.
+            return Settlement(flight.delivery, Action.REQUEUE, counted=False)
+        if kind is Kind.UNREADABLE:
+            logger.error(
+                "The message of task [%s] cannot be run and was put into the dead-letter queue: %s",
+                flight.task_id,
+                extra.reason,
+            )
+            outcome = self._outcomes.ended(flight, DecodeError(extra.reason))
+        if kind is Kind.REJECTED and signals.task_rejected.receivers:
+            signals.task_rejected.send(sender=flight.task, message=flight.delivery, exc=None)
+        return Settlement(
+            flight.delivery,
+            Action.DEAD,
+            reason=extra.reason,
+            detail=extra.detail,
+            outcome=outcome,
+            publish=extra.publish,
+        )
+
+    def timed_out(self, flight: Flight) -> Settlement:
+        """The settlement of a job that was ended by its hard time limit."""
+        logger.error(
+            "Hard time limit (%gs) exceeded for %s[%s]",
+            flight.hard_limit,
+            flight.task.name,
+            flight.task_id,
+        )
+        error = TimeLimitExceeded(flight.hard_limit)
+        outcome = self._outcomes.ended(flight, error)
+        if not flight.task.acks_on_failure_or_timeout and flight.task.acks_late:
+            reason = f"hard time limit of {flight.hard_limit:g}s exceeded"
+            return Settlement(flight.delivery, Action.DEAD, reason=reason, outcome=outcome)
+        return Settlement(flight.delivery, outcome=outcome)
+
+    def died(self, flight: Flight, how: str) -> Settlement:
+        """The settlement of a job whose executor died while it ran."""
+        name, ident, delivery = flight.task.name, flight.task_id, flight.delivery
+        most = flight.task.max_deliveries or self._most
+        error = WorkerLostError(f"the executor that ran it {how}")
+        if flight.acked or not flight.task.reject_on_worker_lost:
+            logger.error("Task %s[%s] is lost: its executor %s", name, ident, how)
+            return Settlement(delivery, outcome=self._outcomes.ended(flight, error))
+        if most and delivery.deliveries >= most:
+            reason = f"its executor {how}, in each of {delivery.deliveries} deliveries"
+            logger.error("Task %s[%s] is now in the dead-letter queue: %s", name, ident, reason)
+            return Settlement(
+                delivery,
+                Action.DEAD,
+                reason=reason,
+                outcome=self._outcomes.ended(flight, WorkerLostError(reason)),
+            )
+        logger.warning(
+            "Task %s[%s] is run again: its executor %s (delivery %d of %d)",
+            name,
+            ident,
+            how,
+            delivery.deliveries,
+            most,
+        )
+        return Settlement(delivery, Action.REQUEUE)
+
+
+def how_it_ended(status: int) -> str:
+    """In words, an exit status as ``os.waitstatus_to_exitcode`` gives it."""
+    if status >= 0:
+        return f"exited with code {status}"
+
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
