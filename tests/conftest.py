@@ -108,12 +108,9 @@ def app_factory(sqlite_url: str) -> Iterator[Callable[..., Chervil]]:
     def make(name: str = "test", url: str | None = None, **settings: Any) -> Chervil:
         from chervil import Chervil
 
-        given = {"broker": url or sqlite_url, "backend": url or sqlite_url}
-        for key, setting in (("broker", "broker_url"), ("backend", "result_backend")):
-            given[key] = settings.pop(setting, given[key])
-        app = Chervil(name, set_as_current=False, **given)
-        for key, value in settings.items():
-            setattr(app.conf, key, value)
+        settings.setdefault("broker_url", url or sqlite_url)
+        settings.setdefault("result_backend", url or sqlite_url)
+        app = Chervil(name, set_as_current=False, **settings)
         apps.append(app)
         return app
 

@@ -1,0 +1,94 @@
+"""Chervil: a distributed task queue. Celery's API and wire format on a new engine.
+
+::
+
+    from chervil import Chervil
+
+    app = Chervil("hello")
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    add.delay(2, 3).get()
+
+Names are imported when they are first used, so that ``import chervil`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chervil.app import Chervil as Chervil
+    from chervil.canvas.signature import Signature as Signature
+    from chervil.canvas.signature import maybe_signature as maybe_signature
+    from chervil.canvas.signature import signature as signature
+    from chervil.canvas.signature import subtask as subtask
+    from chervil.eager import EagerResult as EagerResult
+    from chervil.joining import allow_join_result as allow_join_result
+    from chervil.proxies import current_app as current_app
+    from chervil.proxies import current_task as current_task
+    from chervil.result import AsyncResult as AsyncResult
+    from chervil.routing import Broadcast as Broadcast
+    from chervil.routing import Exchange as Exchange
+    from chervil.routing import Queue as Queue
+    from chervil.shared import shared_task as shared_task
+    from chervil.task import AsyncTask as AsyncTask
+    from chervil.task import Task as Task
+
+__version__ = "0.1.0"
+
+#: Where each public name is defined.
+_HOMES = {
+    "Chervil": "chervil.app",
+    "shared_task": "chervil.shared",
+    "Task": "chervil.task",
+    "AsyncTask": "chervil.task",
+    "AsyncResult": "chervil.result",
+    "EagerResult": "chervil.eager",
+    "allow_join_result": "chervil.joining",
+    "Signature": "chervil.canvas.signature",
+    "signature": "chervil.canvas.signature",
+    "maybe_signature": "chervil.canvas.signature",
+    "subtask": "chervil.canvas.signature",
+    "Queue": "chervil.routing",
+    "Exchange": "chervil.routing",
+    "Broadcast": "chervil.routing",
+    "current_app": "chervil.proxies",
+    "current_task": "chervil.proxies",
+}
+
+__all__ = [
+    "AsyncResult",
+    "AsyncTask",
+    "Broadcast",
+    "Chervil",
+    "EagerResult",
+    "Exchange",
+    "Queue",
+    "Signature",
+    "Task",
+    "__version__",
+    "allow_join_result",
+    "current_app",
+    "current_task",
+    "maybe_signature",
+    "shared_task",
+    "signature",
+    "subtask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'chervil' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -250,6 +250,14 @@ def current_app() -> Chervil:
         return _default_app
 
 
+def running_task() -> tuple[str, str] | None:
+    """Name and id of the task that runs in this thread or coroutine, for log lines."""
+    request = current_request.get()
+    if request is None or request.task is None:
+        return None
+    return request.task, request.id or ""
+
+
 def current_task() -> Task[Any, Any] | None:
     """The task that runs in this thread or coroutine."""
     request = current_request.get()

@@ -129,6 +129,9 @@ class Retry(TaskPredicate):
     :param when: seconds to wait (int or float) or the time to run at.
     """
 
+    #: The message that the worker stores for the next run (a ``wire.message.Message``).
+    pending: Any = None
+
     def __init__(
         self,
         message: str | None = None,

@@ -21,7 +21,7 @@ import msgspec
 from chervil import signals, states
 from chervil.backoff import exponential_backoff
 from chervil.context import Context, current_request
-from chervil.exceptions import Ignore, Reject, Retry, TaskPredicate
+from chervil.exceptions import Ignore, Reject, Retry, TaskPredicate, WorkerTerminate
 
 if TYPE_CHECKING:
     import asyncio
@@ -62,6 +62,8 @@ def execute(task: Task[Any, Any], request: Context) -> Ending:
 
     A coroutine function runs on this thread's own event loop. Never raises for
     anything that the task does: ``BaseException`` is a failure like any other.
+
+    :raises WorkerTerminate: the worker that runs it here is to end at once.
     """
     token = current_request.set(request)
     began = monotonic()
@@ -70,6 +72,9 @@ def execute(task: Task[Any, Any], request: Context) -> Ending:
         value = task.call(*request.args, **request.kwargs)
         if type(value) is CoroutineType:
             value = run_coroutine(value)
+    except WorkerTerminate:
+        current_request.reset(token)
+        raise
     except BaseException as exc:
         ending = _raised(task, request, exc, began)
     else:
@@ -115,7 +120,7 @@ def _before(task: Task[Any, Any], request: Context) -> None:
             sender=task, task_id=request.id, task=task, args=request.args, kwargs=request.kwargs
         )
     if "before_start" in task.hooks:
-        task.before_start(request.id, request.args, request.kwargs)
+        task.before_start(request.id or "", request.args, request.kwargs)
 
 
 def _raised(task: Task[Any, Any], request: Context, exc: BaseException, began: float) -> Ending:
@@ -189,7 +194,7 @@ def _after(task: Task[Any, Any], request: Context, ending: Ending) -> None:
 
 
 def _call_hooks(task: Task[Any, Any], request: Context, ending: Ending) -> None:
-    ident, args, kwargs = request.id, request.args, request.kwargs
+    ident, args, kwargs = request.id or "", request.args, request.kwargs
     hooks, value = task.hooks, ending.value
     einfo = None
     if ending.status == states.SUCCESS:

@@ -47,10 +47,21 @@ def set_task_provider(provider: TaskProvider | None) -> None:
     _provider = provider or _no_task
 
 
+_process_name = ""
+
+
+def set_process_name(name: str) -> None:
+    """Say what this process is called in log lines."""
+    global _process_name
+    _process_name = name
+
+
 class TaskFilter(logging.Filter):
     """Gives every record ``task_name`` and ``task_id``; empty outside tasks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if _process_name:
+            record.processName = _process_name
         if not hasattr(record, "task_id"):
             record.task_name, record.task_id = _provider() or ("", "")
         return True
@@ -387,20 +398,14 @@ class LogStream:
         self.finish()
 
 
-def redirect_stdouts(
-    settings: Settings, logger: logging.Logger | None = None
-) -> Callable[[], None]:
-    """Log standard output and error from now on, if the settings say so.
+def redirect_stdouts(logger: logging.Logger, level: int | str = "WARNING") -> Callable[[], None]:
+    """Log standard output and standard error from now on.
 
-    :param logger: where to; ``chervil.redirected`` when None.
+    :param level: at which they are logged.
     :returns: a function that puts the streams back and logs what was begun.
     """
-    if not settings.worker_redirect_stdouts:
-        return lambda: None
-    logger = logger or get_task_logger("chervil.redirected")
-    level = level_number(settings.worker_redirect_stdouts_level)
     before = sys.stdout, sys.stderr
-    stream = LogStream(logger, level, sys.__stderr__)
+    stream = LogStream(logger, level_number(level), sys.__stderr__)
 
     def restore() -> None:
         sys.stdout, sys.stderr = before

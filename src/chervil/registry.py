@@ -67,10 +67,11 @@ def same_definition(one: Any, other: Any) -> bool:
     """Whether two functions or classes are the same piece of source, perhaps loaded twice."""
     if one is other:
         return True
-    if _home(one) != _home(other) or one.__qualname__ != other.__qualname__:
+    name = str(one.__qualname__)
+    if _home(one) != _home(other) or name != other.__qualname__:
         return False
-    if "<lambda>" in one.__qualname__:  # all lambdas of a module are called the same
-        return _line(one) == _line(other)
+    if "<lambda>" in name:  # all lambdas of a module are called the same
+        return bool(_line(one) == _line(other))
     return True
 
 
@@ -104,7 +105,7 @@ def module_name(module: str | None) -> str:
     path = getattr(main, "__file__", None)
     if not path:  # an interactive session
         return "__main__"
-    return os.path.splitext(os.path.basename(path))[0]
+    return os.path.splitext(os.path.basename(str(path)))[0]
 
 
 def gen_task_name(app_main: str | None, name: str, module: str | None) -> str:

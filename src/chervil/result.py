@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from chervil import states
-from chervil.context import Context, current_app, current_request
+from chervil.context import current_app
 from chervil.exceptions import ChervilWarning, ImproperlyConfigured
 from chervil.exceptions import TimeoutError as ResultTimeout
+from chervil.joining import assert_may_block
 from chervil.wire import outcomes
 
 if TYPE_CHECKING:
@@ -22,41 +20,6 @@ if TYPE_CHECKING:
     from chervil.wire.message import Outcome
 
 R = TypeVar("R")
-
-NEVER_BLOCK = """\
-Never call result.get() within a task: it blocks a slot that the other task may need.
-Link the tasks instead (link=, chain), use async def and await the result, or say
-`with allow_join_result():` if you know that it cannot block for ever."""
-
-_may_join: ContextVar[bool] = ContextVar("chervil_may_join", default=False)
-
-
-@contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Allow ``get()`` inside a task, within a ``with`` block."""
-    token = _may_join.set(True)
-    try:
-        yield
-    finally:
-        _may_join.reset(token)
-
-
-@contextmanager
-def denied_join_result() -> Iterator[None]:
-    """Refuse ``get()`` inside a task again, within an ``allow_join_result`` block."""
-    token = _may_join.set(False)
-    try:
-        yield
-    finally:
-        _may_join.reset(token)
-
-
-def _inside_task(request: Context | None, eager_counts: bool) -> bool:
-    while request is not None:
-        if not request.called_directly and (eager_counts or not request.is_eager):
-            return True
-        request = request.outer
-    return False
 
 
 class RemoteTraceback(Exception):
@@ -157,7 +120,7 @@ class AsyncResult(Generic[R]):
         if self.ignored:
             return cast("R", None)
         if disable_sync_subtasks:
-            self._assert_may_block()
+            assert_may_block(self.app.conf.task_always_eager)
         if propagate and follow_parents and self.parent is not None:
             self._raise_for_parents()
         if self._meta is None:
@@ -215,13 +178,6 @@ class AsyncResult(Generic[R]):
 
     def _news(self, on_message: Callable[[dict[str, Any]], object]) -> Callable[[Outcome], object]:
         return lambda outcome: on_message(self._decode(outcome))
-
-    def _assert_may_block(self) -> None:
-        request = current_request.get()
-        if request is None or _may_join.get():
-            return
-        if _inside_task(request, self.app.conf.task_always_eager):
-            raise RuntimeError(NEVER_BLOCK)
 
     def _raise_for_parents(self) -> None:
         parent = self.parent
@@ -433,86 +389,6 @@ def _throwable(value: Any, traceback: str | None) -> BaseException:
     if traceback:
         value.__cause__ = RemoteTraceback(traceback)
     return cast("BaseException", value)
-
-
-class EagerResult(AsyncResult[R]):
-    """The result of a task that ran in this process, by ``apply`` or ``task_always_eager``."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        id: str,  # noqa: A002 - Celery's name
-        ret_value: R | BaseException,
-        state: str,
-        traceback: str | None = None,
-        name: str | None = None,
-        app: Chervil | None = None,
-    ) -> None:
-        super().__init__(id, None, name, app)
-        self._meta: dict[str, Any] = {
-            "status": state,
-            "result": ret_value,
-            "traceback": traceback,
-            "task_id": id,
-            "children": [],
-            "date_done": dt.datetime.fromtimestamp(time.time(), dt.UTC),
-        }
-
-    def get(
-        self,
-        timeout: float | None = None,
-        propagate: bool = True,
-        interval: float | None = None,
-        no_ack: bool = True,
-        follow_parents: bool = True,
-        callback: Callable[[str, R], object] | None = None,
-        on_message: Callable[[dict[str, Any]], object] | None = None,
-        on_interval: Callable[[], object] | None = None,
-        disable_sync_subtasks: bool = True,
-    ) -> R:
-        """The result, at once; the parameters are those of :meth:`AsyncResult.get`."""
-        if disable_sync_subtasks:
-            self._assert_may_block()
-        return self._deliver(propagate, callback)
-
-    async def aget(
-        self,
-        timeout: float | None = None,
-        propagate: bool = True,
-        follow_parents: bool = True,
-        callback: Callable[[str, R], object] | None = None,
-        on_message: Callable[[dict[str, Any]], object] | None = None,
-    ) -> R:
-        """The result, at once."""
-        return self._deliver(propagate, callback)
-
-    def ready(self) -> bool:
-        """True: it ran already."""
-        return True
-
-    def forget(self) -> None:
-        """Nothing was stored."""
-
-    def revoke(self, *args: Any, **kwargs: Any) -> None:
-        """Too late; only the state changes."""
-        self._meta["status"] = states.REVOKED
-
-    def __copy__(self) -> EagerResult[R]:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        meta = self._meta
-        return type(self), (
-            self.id,
-            meta["result"],
-            meta["status"],
-            meta["traceback"],
-            self.task_name,
-        )
-
-    def __repr__(self) -> str:
-        return f"<EagerResult: {self.id}>"
 
 
 def result_from_tuple(value: Any, app: Chervil | None = None) -> AsyncResult[Any]:

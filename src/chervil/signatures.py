@@ -80,6 +80,16 @@ def takes_anything(fun: Callable[..., Any]) -> bool:
     )
 
 
+def positional_count(fun: Callable[..., Any], skip_first: bool = False) -> float:
+    """How many positional arguments it takes at most; infinity with ``*args``."""
+    code = getattr(getattr(fun, "__func__", fun), "__code__", None)
+    if not isinstance(code, CodeType):
+        return 0
+    if code.co_flags & _VARARGS:
+        return float("inf")
+    return code.co_argcount - (skip_first or isinstance(fun, MethodType))
+
+
 def signature_text(fun: Callable[..., Any], skip_first: bool = False) -> str:
     """The parameters of a function as source text: ``(x: int, y: int = 2)``."""
     import inspect

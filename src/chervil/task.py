@@ -1,40 +1,38 @@
-"""A task: a function, and how it is sent, run and retried."""
+"""A task: a function, and how it is run and retried. How it is called: ``calls.py``."""
 
 from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
-from chervil import signals, states
-from chervil.canvas.signature import Signature, maybe_signature
+from chervil import clock, states
+from chervil.calls import Calls
 from chervil.context import Context, current_app, current_request, pop_request, push_request
-from chervil.exceptions import ImproperlyConfigured, MaxRetriesExceededError, OperationalError, Retry
-from chervil.execution import Ending, execute
-from chervil.identity import host_name
-from chervil.ids import new_id
-from chervil.publish import Plan, running_request
-from chervil.result import AsyncResult, EagerResult
-from chervil.signatures import call_checker, is_coroutine_function, signature_text, takes_anything
+from chervil.exceptions import ImproperlyConfigured, OperationalError
+from chervil.result import AsyncResult as Result
+from chervil.retries import Retries
+from chervil.signatures import (
+    call_checker,
+    is_coroutine_function,
+    positional_count,
+    takes_anything,
+)
 from chervil.taskoptions import FROM_CONFIG, HOOKS, SENT_WITH, FromConfig
-from chervil.wire import outcomes, serializers
-from chervil.wire.message import Message, Outcome
+from chervil.wire import outcomes
+from chervil.wire.message import Outcome
 from chervil.wire.times import now_text
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
     from chervil.drivers.contracts import ResultStore
-    from chervil.models import Models
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Positional arguments, keyword arguments, or both as a signature, for ``apply_many``.
-Call = tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
-
-class Task(Generic[P, R]):
+class Task(Calls[P, R], Retries[R]):
     """A task that can be sent to workers.
 
     Made by :meth:`chervil.app.Chervil.task` from a function, or written as a
@@ -47,21 +45,6 @@ class Task(Generic[P, R]):
     name: str = cast("str", None)
     #: Check arguments against the function's parameters before sending; None: as the app says.
     typing: bool | None = None
-    #: How often :meth:`retry` may be called; None: any number of times.
-    max_retries: int | None = 3
-    #: Seconds until a retry that says nothing else.
-    default_retry_delay: float = 3 * 60
-    #: Exceptions that mean a retry, and some of them that do not.
-    autoretry_for: tuple[type[BaseException], ...] = ()
-    dont_autoretry_for: tuple[type[BaseException], ...] = ()
-    #: Arguments of :meth:`retry` for ``autoretry_for``.
-    retry_kwargs: Mapping[str, Any] = {}
-    #: Seconds before the first automatic retry, doubled for each further one; True: 1.
-    retry_backoff: bool | float = False
-    #: Seconds between automatic retries at most.
-    retry_backoff_max: float = 600
-    #: Choose delays by chance between 0 and what the backoff says.
-    retry_jitter: bool = True
     #: Seconds, see ``task_time_limit`` and ``task_soft_time_limit``.
     time_limit: float | None = None
     soft_time_limit: float | None = None
@@ -93,20 +76,17 @@ class Task(Generic[P, R]):
         store_eager_result: bool
         store_errors_even_if_ignored: bool
 
-    MaxRetriesExceededError: ClassVar[type[Exception]] = MaxRetriesExceededError
     OperationalError: ClassVar[type[Exception]] = OperationalError
 
     #: What a worker calls to run it: ``run``, or the task's own ``__call__``.
     call: Callable[..., Any]
     #: Which of the hooks are the task's own.
     hooks: frozenset[str] = frozenset()
-    #: ``run`` is a coroutine function.
-    is_coroutine: bool = False
+    #: ``run`` is a coroutine function: calling it gives a coroutine.
+    is_async: bool = False
 
-    _app: Chervil | None = None
-    _plan: Plan | None = None
-    _checker: Callable[..., Any] | None = None
-    _models: Models | None = None
+    #: ``run`` takes the task as its first argument.
+    _bound = False
     _default_request: Context | None = None
     _annotated = False
 
@@ -121,13 +101,16 @@ class Task(Generic[P, R]):
     def bind(self, app: Chervil) -> None:
         """Make it a task of this app; done by ``register_task``."""
         self._app = app
-        self.is_coroutine = is_coroutine_function(self.run)
+        self.is_async = is_coroutine_function(self.run)
         if type(self).__call__ is Task.__call__:
             self.call = self.run
         else:
             self.call = self._call_through
         self.hooks = self._own_hooks()
         self._checker = self._make_checker()
+        self._names_shadows = (
+            "shadow_name" in vars(self) or type(self).shadow_name is not Task.shadow_name
+        )
         self._plan = None
         self.on_bound(app)
 
@@ -147,7 +130,7 @@ class Task(Generic[P, R]):
         function = self.function
         if not typing or takes_anything(function):
             return None
-        return call_checker(function, skip_first=self._skips_self)
+        return call_checker(function, skip_first=self._bound)
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -155,9 +138,22 @@ class Task(Generic[P, R]):
         return cast("Callable[..., Any]", getattr(self, "__wrapped__", None) or self.run)
 
     @property
-    def _skips_self(self) -> bool:
-        """Whether the first parameter of :attr:`function` is the task."""
-        return "__wrapped__" in dir(self) and bool(getattr(self, "_bound", False))
+    def takes_error(self) -> bool:
+        """As an errback it takes (request, exception, traceback) instead of the id alone."""
+        return positional_count(self.function, skip_first=self._bound) > 1
+
+    def send_options(self) -> dict[str, Any]:
+        """The options that the task itself gives to each of its calls."""
+        own, cls = vars(self), type(self)
+        options = {}
+        for name in SENT_WITH:
+            value = own.get(name)
+            if value is None:
+                value = getattr(cls, name)  # None for what would come from the settings
+            if value is not None:
+                options[name] = value
+        options["ignore_result"] = self.ignore_result
+        return options
 
     def annotate(self) -> None:
         """Apply ``task_annotations``; done when the app is finalized."""
@@ -222,7 +218,7 @@ class Task(Generic[P, R]):
         ):  # a subclass's own __call__ goes on to this one, inside a worker
             request._protected = 1
             return cast("R", self.run(*args, **kwargs))
-        if self.is_coroutine:
+        if self.is_async:
             return cast("R", self._call_coroutine(args, kwargs))
         push_request(task=self.name, args=args, kwargs=kwargs, headers=None)
         try:
@@ -265,79 +261,110 @@ class Task(Generic[P, R]):
     ) -> None:
         """Called after the task has ended in whatever way; for subclasses."""
 
-    # --- sending
+    # --- telling others
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Send the task with these arguments.
-
-        :raises TypeError: the function does not take them.
-        :raises EncodeError: they cannot be serialized.
-        :raises BrokerUnavailable: the task was not stored.
-        """
-        return self.apply_async(args, kwargs)
-
-    def apply_async(
+    def update_state(
         self,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
         task_id: str | None = None,
-        producer: Any = None,
-        link: Any = None,
-        link_error: Any = None,
-        shadow: str | None = None,
-        **options: Any,
-    ) -> AsyncResult[R]:
-        """Send the task, with options.
+        state: str | None = None,
+        meta: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Store a state of one's own while the task runs, such as its progress.
 
-        :param args: positional arguments.
-        :param kwargs: keyword arguments.
-        :param task_id: use this id instead of a new one.
-        :param producer: an open broker to send with instead of the app's.
-        :param link: signature, or list of them, to send with the result on success.
-        :param link_error: signature, or list of them, to send on failure.
-        :param shadow: name to show in logs and events instead of the task's.
-        :param options: ``countdown`` (seconds), ``eta`` (datetime), ``expires`` (seconds,
-            timedelta or datetime), ``queue``, ``exchange``, ``routing_key``, ``priority``
-            (0 to 255, larger is sooner), ``headers`` (dict), ``serializer``,
-            ``compression``, ``retry`` (bool), ``retry_policy`` (dict),
-            ``ignore_result`` (bool), ``time_limit`` and ``soft_time_limit`` (seconds),
-            ``argsrepr`` and ``kwargsrepr``, ``reply_to``, ``add_to_parent`` (bool); names
-            that are not known become properties of the message.
-        :raises TypeError: the function does not take these arguments.
-        :raises ImproperlyConfigured: an option is wrong.
-        :raises EncodeError: the arguments cannot be serialized.
-        :raises BrokerUnavailable: the task was not stored.
+        :param task_id: of another task than the one that is running.
+        :param state: any text; clients see it as ``result.state``.
+        :param meta: what clients see as ``result.info``; must be serializable.
+        :raises ImproperlyConfigured: no task is running and no id was given, or no state.
         """
-        args = () if args is None else args
-        kwargs = {} if kwargs is None else kwargs
-        app = self._app or self._adopt()
-        conf = app.conf
-        if self._checker is not None:
-            self._check_call(args, kwargs)
-        if (
-            options
-            or task_id is not None
-            or producer is not None
-            or link is not None
-            or link_error is not None
-            or shadow is not None
-            or conf.task_always_eager
-            or self._needs_care(conf.version)
-        ):
-            options.update(
-                task_id=task_id,
-                producer=producer,
-                link=link,
-                link_error=link_error,
-                shadow=shadow,
+        request = self.request
+        task_id = task_id or request.id
+        if not task_id:
+            raise ImproperlyConfigured(
+                f"update_state of {self.name}: no task is running here; give task_id="
             )
-            return self._send_carefully(args, kwargs, options)
-        plan = self._plan
-        assert plan is not None
-        message = plan.message(args, kwargs)
-        app.publisher.send((message,))
-        result: AsyncResult[R] = AsyncResult(message.headers["id"], None, self.name, app)
-        result._sent_from = plan.reply_to
-        if plan.ignores_result:
-            result.ignored = True
+        if not isinstance(state, str) or not state:
+            raise ImproperlyConfigured(
+                f"update_state of {self.name}: state must be text, such as 'PROGRESS', "
+                f"not {state!r}"
+            )
+        if request.reporter is not None:
+            request.reporter(task_id, state, meta)
+        elif not request.is_eager or self.store_eager_result:
+            self.store_outcome(task_id, state, meta)
+
+    def store_outcome(
+        self, task_id: str, state: str, value: Any, traceback: str | None = None
+    ) -> None:
+        """Write a state into the result store.
+
+        :raises BackendError: it was not stored.
+        """
+        conf = self.app.conf
+        payload = outcomes.encode(
+            task_id=task_id,
+            status=state,
+            result=value,
+            traceback=traceback,
+            date_done=now_text() if state in states.READY_STATES else None,
+            serializer=conf.result_serializer,
+            compression=conf.result_compression,
+        )
+        expires = clock.now() + conf.result_expires if conf.result_expires else 0.0
+        reply_to = self.request.reply_to if self.request.id == task_id else None
+        self.backend.put([Outcome(task_id, state, payload, expires, reply_to or "")])
+
+    def add_trail(self, result: Result[Any]) -> Result[Any]:
+        """Remember something as sent by the run that is going on."""
+        if self.trail:
+            self.request.children.append(result)
         return result
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> Result[R]:
+        """The result of a call of this task, by its id."""
+        return Result(task_id, None, self.name, self.app, **kwargs)
+
+    # --- Python
+
+    @property
+    def __signal_id__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.name, type(self).__module__)
+
+    def __repr__(self) -> str:
+        if self._app is None:
+            return f"<unbound task {self.name or type(self).__name__}>"
+        return f"<@task: {self.name} of {self._app.main or 'an app'}>"
+
+
+for _name in FROM_CONFIG:
+    setattr(Task, _name, FromConfig(_name))
+
+if TYPE_CHECKING:
+
+    class AsyncTask(Task[P, R]):
+        """A task whose function is ``async def``: calling it gives a coroutine."""
+
+        def __call__(  # type: ignore[override]
+            self, *args: P.args, **kwargs: P.kwargs
+        ) -> Coroutine[Any, Any, R]: ...
+
+else:
+    #: Only type checkers tell them apart.
+    AsyncTask = Task
+
+
+def _annotation_of(item: Any, task: Task[Any, Any]) -> dict[str, Any]:
+    """What one entry of ``task_annotations`` says about a task."""
+    if hasattr(item, "annotate"):
+        return dict(item.annotate(task) or {})
+    return {**(item.get("*") or {}), **(item.get(task.name) or {})}
+
+
+def _unpickled(name: str, module: str) -> Task[Any, Any]:
+    tasks = current_app().tasks
+    if name not in tasks and module not in sys.modules:
+        __import__(module)
+    return tasks[name]

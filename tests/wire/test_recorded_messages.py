@@ -43,7 +43,7 @@ def test_there_are_messages() -> None:
 @every(MESSAGES)
 def test_head(sample: Sample) -> None:
     whole = json.loads(sample.raw)
-    headers, properties = whole["headers"], whole["properties"]
+    headers, properties = whole["headers"], whole.get("properties", {})
     if not isinstance(headers.get("eta", ""), (str, type(None))):
         with pytest.raises(DecodeError, match="eta"):
             envelope.decode_head(sample.raw)

@@ -7,6 +7,7 @@ stores the result, so that neither comes without the other.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from chervil.canvas.signature import Signature, maybe_signature
@@ -15,6 +16,7 @@ from chervil.exceptions import InvalidTaskError
 if TYPE_CHECKING:
     from chervil.app import Chervil
     from chervil.context import Context
+    from chervil.task import Task
     from chervil.wire.message import Message
 
 
@@ -56,29 +58,37 @@ def after_failure(
     """
     messages = []
     for errback in request.errbacks or ():
-        signature: Signature[Any] = maybe_signature(errback, app)
-        task = app.tasks.get(signature["task"])
-        if task is not None and task.takes_error:
-            task(request, exception, traceback, *signature.args, **signature.kwargs)
+        callback: Signature[Any] = maybe_signature(errback, app)
+        task = app.tasks.get(callback["task"])
+        if task is not None and _takes_error(task):
+            task(request, exception, traceback, *callback.args, **callback.kwargs)
         else:
-            messages.append(_message(app, request, signature, (request.id,)))
+            messages.append(_message(app, request, callback, (request.id,)))
     return messages
 
 
+def _takes_error(task: Task[Any, Any]) -> bool:
+    """Whether an errback wants request, exception and traceback, and not just the id."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = signature(task.run).parameters.values()
+    positional = sum(parameter.kind in kinds for parameter in parameters)
+    return positional > 1 or any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
+
+
 def _message(
-    app: Chervil, request: Context, signature: Any, args: tuple[Any, ...], **options: Any
+    app: Chervil, request: Context, follower: Any, args: tuple[Any, ...], **options: Any
 ) -> Message:
-    signature = maybe_signature(signature, app)
-    if signature["immutable"]:
+    follower = maybe_signature(follower, app)
+    if follower["immutable"]:
         args = ()
     options = {
         "parent_id": request.id,
         "root_id": request.root_id or request.id,
-        **signature["options"],
+        **follower["options"],
         **options,
     }
     message = app.publisher.message(
-        signature["task"], (*args, *signature["args"]), signature["kwargs"], options
+        follower["task"], (*args, *follower["args"]), follower["kwargs"], options
     )
     request.children.append(app.AsyncResult(message.id))
     return message

@@ -317,7 +317,7 @@ class Signature(dict[str, Any], Generic[R]):
     @property
     def id(self) -> str | None:
         """The id it will be sent with, if one was set."""
-        return self["options"].get("task_id")
+        return cast("str | None", self["options"].get("task_id"))
 
     def _like(self, content: Mapping[str, Any]) -> Self:
         new = self.__class__.__new__(self.__class__)

@@ -22,17 +22,15 @@ def broker_of(app: Chervil) -> Broker:
 
 
 def load_tasks(app: Chervil) -> None:
-    """Import the modules that the settings ``imports`` and ``include`` name.
+    """Import all modules that have tasks: discovered packages, ``imports``, ``include``.
 
-    :raises AppNotFound: there is no such module.
     :raises AppBroken: importing one raised an error.
     """
-    from chervil.cli.find_app import import_user_module
+    from chervil.cli.find_app import importing
 
-    for option in ("imports", "include"):
-        for module in getattr(app.conf, option) or ():
-            import_user_module(module, option)
-    app.finalize()
+    with importing("the app's modules"):
+        app.import_default_modules()
+        app.finalize()
 
 
 def queue_names(app: Chervil) -> list[str]:

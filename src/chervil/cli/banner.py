@@ -68,7 +68,7 @@ def pool_line(node: NodeInfo) -> str:
 
 def task_lines(tasks: Iterable[str]) -> list[str]:
     """The tasks of the app; those that the package brings itself are left out."""
-    own = sorted(name for name in tasks if not name.startswith(("celery.", "chervil.")))
+    own = sorted(name for name in tasks if not name.startswith("celery."))
     if not own:
         return [
             "  No tasks. Is the module that defines them imported by the app?",

@@ -44,6 +44,7 @@ class Measured(msgspec.Struct):
 
     tasks: int
     sending: float
+    first: float
     total: float
 
     @property
@@ -136,22 +137,28 @@ def _stop(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _run(
-    session: Session, worker: subprocess.Popen[bytes], text: str, calls: Sequence[Any]
+    session: Session,
+    worker: subprocess.Popen[bytes],
+    text: str,
+    task: Any,
+    calls: Sequence[tuple[Any, ...]],
 ) -> tuple[list[Any], Measured]:
-    """Send all calls at once and read all results.
+    """Send all calls in one batch and read all results.
 
-    :param calls: signatures of tasks.
+    :param calls: the arguments of each.
     """
     began = time.perf_counter()
-    results = [call.apply_async() for call in calls]
+    results = task.apply_many(calls)
     sending = time.perf_counter() - began
-    values = []
+    values = [_get(worker, results[0])]
+    first = time.perf_counter() - began
     with progress(session, text, len(results)) as bar:
-        for start in range(0, len(results), CHUNK):
+        bar.advance()
+        for start in range(1, len(results), CHUNK):
             part = results[start : start + CHUNK]
             values += [_get(worker, result) for result in part]
             bar.advance(len(part))
-    return values, Measured(len(calls), sending, time.perf_counter() - began)
+    return values, Measured(len(calls), sending, first, time.perf_counter() - began)
 
 
 def _get(worker: subprocess.Popen[bytes], result: Any) -> Any:
@@ -172,8 +179,8 @@ def _get(worker: subprocess.Popen[bytes], result: Any) -> Any:
 def _index(
     session: Session, worker: subprocess.Popen[bytes], task: Any, paths: Sequence[str]
 ) -> tuple[Counter[str], Measured]:
-    calls = [task.s(path) for path in paths]
-    counts, measured = _run(session, worker, "Counting words", calls)
+    calls = [(path,) for path in paths]
+    counts, measured = _run(session, worker, "Counting words", task, calls)
     words: Counter[str] = Counter()
     for found in counts:
         words.update(found)
@@ -181,7 +188,7 @@ def _index(
 
 
 def _burst(session: Session, worker: subprocess.Popen[bytes], task: Any) -> Measured:
-    _, measured = _run(session, worker, "Doing nothing", [task.s()] * BURST)
+    _, measured = _run(session, worker, "Doing nothing", task, [()] * BURST)
     return measured
 
 
@@ -192,6 +199,7 @@ def _tell_index(words: Counter[str], measured: Measured) -> None:
         f"{plural(measured.tasks, 'file')} of the standard library: one task a file, "
         f"{measured.total:.1f} s, {measured.rate:,.0f} tasks/s."
     )
+    click.echo(f"The first result was there {measured.first:.2f} s after the worker's start.")
     top = ", ".join(f"{word} ({count:,})" for word, count in words.most_common(8))
     click.echo(f"Most frequent: {top}.\n")
 

@@ -15,6 +15,8 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from types import ModuleType
 from typing import IO, Any
@@ -22,13 +24,15 @@ from typing import IO, Any
 import click
 
 from chervil.app import Chervil
+from chervil.exceptions import ChervilError
 
 #: Attributes that are looked at first, in this order.
 ATTRIBUTES = ("app", "celery")
 #: Submodules of a package in which its app may be.
 SUBMODULES = ("app", "celery", "chervil")
 
-_OURS = os.path.dirname(os.path.abspath(__file__))
+#: The folder of this package.
+_OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
 class AppNotFound(click.ClickException):
@@ -43,7 +47,7 @@ class AppBroken(click.ClickException):
     def __init__(self, name: str, error: BaseException) -> None:
         self.error = error
         reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        super().__init__(f"importing {name!r} failed: {reason}")
+        super().__init__(f"importing {name} failed: {reason}")
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(user_traceback(self.error), file=file, err=file is None, nl=False)
@@ -102,6 +106,21 @@ def _import(name: str) -> ModuleType | None:
         raise AppBroken(name, exc) from exc
     except (Exception, SystemExit) as exc:
         raise AppBroken(name, exc) from exc
+
+
+@contextmanager
+def importing(what: str) -> Iterator[None]:
+    """Errors of the user's code that is imported in the block are shown as such.
+
+    :raises AppBroken: any of them, except those that this package raises for
+        wrong settings.
+    """
+    try:
+        yield
+    except ChervilError:
+        raise
+    except (Exception, SystemExit) as exc:
+        raise AppBroken(what, exc) from exc
 
 
 def import_user_module(name: str, option: str) -> None:
@@ -247,7 +266,7 @@ def _where(module: ModuleType) -> str:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package's CLI and of importlib."""
+    """The traceback without the frames of this package and of importlib."""
     summary = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = summary
     while part is not None:

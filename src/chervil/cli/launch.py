@@ -13,7 +13,7 @@ from chervil.cli.access import load_tasks
 from chervil.cli.banner import NodeInfo, banner
 from chervil.cli.daemon import PidFile, become, detach
 from chervil.cli.find_app import AppBroken, import_user_module
-from chervil.cli.names import node_name, node_path
+from chervil.cli.names import RELOAD_REPORT, node_name, node_path
 from chervil.cli.session import Session
 
 if TYPE_CHECKING:
@@ -67,14 +67,12 @@ def launch(session: Session, options: Mapping[str, Any]) -> int:
 
 def load_app(session: Session, options: Mapping[str, Any]) -> Chervil:
     """The app with the modules of ``-I`` and the settings of the command line."""
-    from chervil.cli import reload
-
     try:
         app = session.app(required=True)
         for module in options["include"] or ():
             import_user_module(module, "-I")
     except AppBroken as exc:
-        reload.report_files(exc.error)
+        _report_files(exc.error)
         raise
     apply_overrides(app, options["overrides"])
     return app
@@ -115,12 +113,11 @@ def _run(
     """Load the tasks, say what there is, and run the node."""
     # The worker's own modules take time to import; after the app, so that a
     # mistake in it shows at once.
-    from chervil.cli import reload
     from chervil.log import setup_logging
     from chervil.worker.node import Node
 
     def ready() -> None:
-        reload.report_files()
+        _report_files()
         if report:
             report("")
 
@@ -134,13 +131,21 @@ def _run(
     try:
         load_tasks(app)
     except AppBroken as exc:
-        reload.report_files(exc.error)
+        _report_files(exc.error)
         raise
     chosen = {key: options[key] for key in _NODE_OPTIONS}
     node = Node(app, hostname=name, on_ready=ready, **chosen)
     if not session.quiet:
         click.echo(banner(_info(session, app, node)))
     return node.run()
+
+
+def _report_files(error: BaseException | None = None) -> None:
+    """Under ``--reload``, tell the parent process which files are loaded."""
+    if os.environ.get(RELOAD_REPORT):
+        from chervil.cli import reload
+
+        reload.report_files(error)
 
 
 def _node_name(hostname: str | None) -> str:

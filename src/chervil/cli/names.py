@@ -1,4 +1,4 @@
-"""Node names and the %-abbreviations in them, as Celery has them."""
+"""Names of nodes, and the %-abbreviations in them and in paths, as Celery has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 
 _ABBREVIATION = re.compile(r"%(.)")
 DEFAULT_NAME = "chervil"
+#: Environment variable of a worker under ``--reload``: the file into which it writes
+#: what it has loaded.
+RELOAD_REPORT = "CHERVIL_RELOAD_REPORT"
 
 
 def host_name() -> str:

@@ -23,8 +23,8 @@ from types import FrameType
 
 import click
 
-#: Set in the child: the file into which it writes what it has loaded.
-REPORT_VARIABLE = "CHERVIL_RELOAD_REPORT"
+from chervil.cli.names import RELOAD_REPORT
+
 #: Seconds between two looks at the files.
 INTERVAL = 0.5
 #: Seconds after which a waiting restart says what it is waiting for.
@@ -36,7 +36,7 @@ Snapshot = dict[str, int]
 
 def is_child() -> bool:
     """Whether this process was started by a reloading parent."""
-    return bool(os.environ.get(REPORT_VARIABLE))
+    return bool(os.environ.get(RELOAD_REPORT))
 
 
 def die_with_parent() -> None:
@@ -54,7 +54,7 @@ def report_files(error: BaseException | None = None) -> None:
     :param error: why the app could not be loaded; the files in its traceback
         are reported too, as a module that failed is not in ``sys.modules``.
     """
-    path = os.environ.get(REPORT_VARIABLE)
+    path = os.environ.get(RELOAD_REPORT)
     if not path:
         return
     files = {
@@ -144,7 +144,7 @@ class Reloader:
         open(self._report, "w").close()
         # Taken before the child reads anything: no change is missed meanwhile.
         started = snapshot(self._known)
-        environment = {**os.environ, REPORT_VARIABLE: self._report}
+        environment = {**os.environ, RELOAD_REPORT: self._report}
         # A group of its own: Ctrl-C reaches the child once, through us.
         self._child = subprocess.Popen(self.command, env=environment, process_group=0)
         code, changed = self._watch(self._child, started)

@@ -8,7 +8,6 @@ like the others.
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 def run(seat: Seat) -> None:
     """Take jobs on an event loop with ``seat.slots`` places until there are no more."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with asyncio.Runner() as runner:
         runner.run(Loop(seat).main())
 
@@ -71,6 +69,13 @@ class Loop:
             self._reading = False
 
     def _on_jobs(self) -> None:
+        try:
+            self._take()
+        except BaseException as exc:  # a mistake of ours: end, and let the hub run it elsewhere
+            if not self._ended.done():
+                self._ended.set_exception(exc)
+
+    def _take(self) -> None:
         while self._free and not self._stop:
             frame = self._seat.channel.take_now()
             if frame is None:

@@ -25,6 +25,7 @@ from chervil.exceptions import (
     MessageTooLarge,
     Reject,
     Retry,
+    WorkerTerminate,
 )
 from chervil.execution import Ending, aexecute, execute, format_traceback
 from chervil.pools.frames import Extra, Job, Kind, pack_report
@@ -73,6 +74,8 @@ class Runner:
         """Run an opened job in this thread and report it."""
         try:
             ending = execute(task, request)
+        except WorkerTerminate:
+            raise
         except BaseException as exc:  # interrupted outside the user's function
             ending = Ending(states.FAILURE, exc, format_traceback(exc), 0.0)
         self.conclude(job, task, request, ending)
@@ -250,7 +253,7 @@ class Runner:
     def _outcome(self, request: Context, task: Task[Any, Any], ending: Ending) -> bytes:
         status = ending.status
         payload = outcomes.encode(
-            task_id=request.id,
+            task_id=request.id or "",
             status=status,
             result=ending.value,
             traceback=ending.traceback,

@@ -14,7 +14,7 @@ from collections import deque
 from time import monotonic
 from types import FrameType
 
-from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerTerminate
 from chervil.execution import close_thread_loop, interrupt_coroutine
 from chervil.pools.frames import job_number, unpack_job
 from chervil.pools.runner import Runner
@@ -36,6 +36,8 @@ class Solo:
         self._reports: list[bytes] = []
         self._limits: dict[int, tuple[float, float]] = {}
         self._busy = 0
+        #: A job is being run now.
+        self.running = False
         # Only the main thread can be interrupted by a timer.
         self._timer = threading.current_thread() is threading.main_thread()
         if self._timer:
@@ -68,10 +70,16 @@ class Solo:
         end = monotonic() + SLICE
         while self._waiting:
             frame = self._waiting.popleft()
-            if self._limits:
-                self._run_limited(frame)
-            else:
-                self._runner.perform(unpack_job(frame))
+            self.running = True
+            try:
+                if self._limits:
+                    self._run_limited(frame)
+                else:
+                    self._runner.perform(unpack_job(frame))
+            except WorkerTerminate:
+                break  # the interrupted job is not reported, and so not settled
+            finally:
+                self.running = False
             if monotonic() >= end:
                 break
         reports, self._reports = self._reports, []

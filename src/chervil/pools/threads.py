@@ -7,7 +7,6 @@ queue and the task. The main thread listens to the hub.
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import threading
 from time import monotonic
@@ -24,7 +23,6 @@ logger = logging.getLogger("chervil.worker")
 
 def run(seat: Seat) -> None:
     """Take jobs in ``seat.slots`` threads until there are no more."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Threads(seat).run()
 
 

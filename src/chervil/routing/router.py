@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_REMEMBERED = 10_000
 _NO_OPTIONS: Mapping[str, Any] = {}
+_NAME = (str, type(None))
 _FROM_TASK = ("queue", "exchange", "routing_key", "priority")
 
 
@@ -106,13 +107,15 @@ class Router:
         if self._version != self._settings.version:
             self._load()
         if self._routes.dynamic:
-            found = self._find(name, options or _NO_OPTIONS, args, kwargs, task)
-            return _without(found, options or _NO_OPTIONS)
+            return self._ask(name, options or _NO_OPTIONS, args, kwargs, task)
         known = self._by_name if task is None else self._by_task
         key: Any = name
         if options and not ADDRESS.isdisjoint(options):
             get = options.get
-            key = (name, get("queue"), get("exchange"), get("routing_key"), get("priority"))
+            queue, exchange = get("queue"), get("exchange")
+            if not isinstance(queue, _NAME) or not isinstance(exchange, _NAME):
+                return self._ask(name, options, args, kwargs, task)
+            key = (name, queue, exchange, get("routing_key"), get("priority"))
         found = known.get(key)
         if found is None:
             found = self._find(name, options or _NO_OPTIONS, args, kwargs, task)
@@ -126,6 +129,11 @@ class Router:
         if self._version != self._settings.version:
             self._load()
         return self._routes.dynamic
+
+    def _ask(
+        self, name: str, options: Mapping[str, Any], args: Any, kwargs: Any, task: Any
+    ) -> Route:
+        return _without(self._find(name, options, args, kwargs, task), options)
 
     def _find(
         self, name: str, options: Mapping[str, Any], args: Any, kwargs: Any, task: Any

@@ -171,7 +171,7 @@ def _check_option(key: Any, value: Any, what: str) -> None:
     elif not isinstance(key, str):
         raise ImproperlyConfigured(f"{what}: {key!r} is not the name of an option")
     elif key not in _OPTIONS and (
-        close := get_close_matches(key, [*ADDRESS, *_OPTIONS], n=1, cutoff=0.8)
+        close := get_close_matches(key, [*ADDRESS, *_OPTIONS], n=1, cutoff=0.75)
     ):
         raise ImproperlyConfigured(f"{what}: no option {key!r}; did you mean {close[0]!r}?")
 

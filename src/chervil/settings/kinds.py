@@ -240,9 +240,10 @@ def optional(kind: Kind, empty: tuple[Any, ...] = (None,)) -> Kind:
 
     :param empty: what else means nothing, besides None; kept as None.
     """
+    nothing = _NOTHING | {str(value).lower() for value in empty}
 
     def check(value: Any) -> Any:
-        if any(value is nothing or value == nothing for nothing in empty):
+        if any(value is none or value == none for none in empty):
             return None
         try:
             return kind.check(value)
@@ -250,9 +251,6 @@ def optional(kind: Kind, empty: tuple[Any, ...] = (None,)) -> Kind:
             raise ValueError(f"{exc}, or None") from None
 
     def parse(text: str) -> Any:
-        if text.strip().lower() in _NOTHING:
-            return None
-        value = kind.parse(text)
-        return None if value in empty else value
+        return None if text.strip().lower() in nothing else kind.parse(text)
 
     return Kind(f"{kind.label}, or None", f"{kind.annotation} | None", check, parse)

@@ -169,7 +169,7 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
                     f"environment variable {variable} is not a setting; did you mean "
                     f"CHERVIL_{close[0].upper()}?",
                     ChervilWarning,
-                    stacklevel=4,
+                    stacklevel=3,
                 )
     return texts
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from chervil.exceptions import DecodeError, EncodeError, MissingDependency
+from chervil.wire.saferepr import safestr
 
 #: (data, largest result in bytes or None) -> data
 _Decompress = Callable[[bytes, int | None], bytes]
@@ -90,7 +91,7 @@ def compress(data: bytes, name: str) -> tuple[bytes, str]:
         # Said here as well as when reading, where it is a DecodeError too.
         raise MissingDependency(str(exc)) from exc
     except Exception as exc:
-        raise EncodeError(f"compression {name!r} failed: {exc}") from exc
+        raise EncodeError(f"compression {name!r} failed: {safestr(exc)}") from exc
 
 
 def decompress(data: bytes, content_type: str, limit: int | None = None) -> bytes:
@@ -113,7 +114,9 @@ def decompress(data: bytes, content_type: str, limit: int | None = None) -> byte
     except _TooLarge:
         result = None
     except Exception as exc:
-        raise DecodeError(f"data damaged, or not compressed as {content_type}: {exc}") from exc
+        raise DecodeError(
+            f"data damaged, or not compressed as {content_type}: {safestr(exc)}"
+        ) from exc
     if result is None or (limit is not None and len(result) > limit):
         raise DecodeError(f"data compressed as {content_type} is larger than {limit} bytes")
     return result

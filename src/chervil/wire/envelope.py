@@ -197,12 +197,10 @@ def decode_head(data: bytes) -> Head:
 def _decode_head_leniently(data: bytes) -> Head:
     """For what some clients write: null for the default, 3.0 or "3" for 3, NaN..."""
     try:
-        whole = json.loads(data)
-        if isinstance(whole, dict):
-            whole = _without_nulls(whole)
-            for part in ("headers", "properties"):
-                if isinstance(whole.get(part), dict):
-                    whole[part] = _without_nulls(whole[part])
+        whole = _known(json.loads(data), Head)
+        for key, cls in (("headers", Headers), ("properties", Properties)):
+            if isinstance(whole, dict) and key in whole:
+                whole[key] = _known(whole[key], cls)
         return msgspec.convert(whole, Head, strict=False)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise DecodeError(
@@ -210,8 +208,12 @@ def _decode_head_leniently(data: bytes) -> Head:
         ) from exc
 
 
-def _without_nulls(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if value is not None}
+def _known(found: Any, cls: type[msgspec.Struct]) -> Any:
+    """Without nulls, and without keys that the class has no field for, which may be odd."""
+    if not isinstance(found, dict):
+        return found
+    fields = cls.__struct_encode_fields__
+    return {key: found[key] for key in fields if found.get(key) is not None}
 
 
 # --- the whole message -------------------------------------------------------------------------

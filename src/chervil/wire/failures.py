@@ -88,7 +88,7 @@ def stand_in(module: str | None, qualname: str) -> type[RemoteError]:
         (RemoteError,),
         {
             "__module__": _OURS,
-            "__doc__": f"Stands in for {module}.{qualname}, which cannot be imported here.",
+            "__doc__": "Stands in for an exception that cannot be imported here.",
             "exc_module": module,
             "exc_type": qualname,
         },
@@ -150,9 +150,17 @@ def exception_for_pickle(exc: BaseException) -> Any:
         except Exception:
             pass  # It, or something in it, pickles or unpickles only with an error.
         else:
-            if type(back) is type(exc):
+            if type(back) is type(exc) and _texts(back) == _texts(exc):
                 return exc
     return exception_to_dict(exc, "pickle")
+
+
+def _texts(exc: BaseException) -> list[str | None]:
+    """Tells a class that builds its message twice, when it is made of its own ``args``."""
+    try:
+        return [each if type(each) is str else None for each in exc.args]
+    except Exception:
+        return []
 
 
 # --- reading ------------------------------------------------------------------------------------

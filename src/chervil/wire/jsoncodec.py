@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from chervil.exceptions import DecodeError, EncodeError
-from chervil.wire.saferepr import saferepr
+from chervil.wire.saferepr import saferepr, safestr
 
 _NoneType: Final = type(None)
 #: Types (exactly these, no subclasses) that both implementations write alike.
@@ -99,7 +99,7 @@ def dumps(value: Any) -> bytes:
     except EncodeError:
         raise
     except Exception as exc:
-        raise EncodeError(f"json cannot serialize {saferepr(value, 200)}: {exc}") from exc
+        raise EncodeError(f"json cannot serialize {saferepr(value, 200)}: {safestr(exc)}") from exc
 
 
 def loads(data: bytes | str) -> Any:
@@ -121,7 +121,7 @@ def loads(data: bytes | str) -> Any:
         raise
     except Exception as exc:
         shown = data[:80]
-        raise DecodeError(f"not valid JSON: {exc}; it starts with {shown!r}") from exc
+        raise DecodeError(f"not valid JSON: {safestr(exc)}; it starts with {shown!r}") from exc
 
 
 # --- types with markers ---------------------------------------------------------
@@ -208,7 +208,7 @@ def _object_hook(found: dict[str, Any]) -> Any:
     except Exception as exc:
         raise DecodeError(
             f"JSON with the type marker {marker!r} and a value that does not fit it, "
-            f"{saferepr(value, 80)}: {exc}"
+            f"{saferepr(value, 80)}: {safestr(exc)}"
         ) from exc
 
 

@@ -39,6 +39,14 @@ def saferepr(value: Any, limit: int = 1024) -> str:
         return f"<{type(value).__qualname__}>"
 
 
+def safestr(exc: BaseException) -> str:
+    """The text of an exception, also when its ``__str__`` or an argument's ``repr`` raises."""
+    try:
+        return str(exc)
+    except Exception:
+        return type(exc).__name__
+
+
 def _is_short(value: Any, limit: int) -> bool:
     """Whether plain ``repr`` is harmless: few items, all of them small."""
     kind = type(value)

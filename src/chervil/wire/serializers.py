@@ -24,7 +24,7 @@ from chervil.exceptions import (
 from chervil.wire import jsoncodec
 from chervil.wire.compression import MissingDecoder
 from chervil.wire.jsoncodec import register_type, unregister_type
-from chervil.wire.saferepr import saferepr
+from chervil.wire.saferepr import saferepr, safestr
 
 __all__ = [
     "Serializer",
@@ -133,7 +133,9 @@ def dumps(value: Any, serializer: str) -> tuple[str, str, bytes]:
     except MissingDependency as exc:
         raise MissingDependency(str(exc)) from exc
     except Exception as exc:
-        raise EncodeError(f"{known.name} cannot serialize {saferepr(value, 200)}: {exc}") from exc
+        raise EncodeError(
+            f"{known.name} cannot serialize {saferepr(value, 200)}: {safestr(exc)}"
+        ) from exc
     return known.content_type, known.content_encoding, data
 
 
@@ -163,7 +165,9 @@ def loads(
     except DecodeError:
         raise
     except Exception as exc:
-        raise DecodeError(f"not valid {known.name}: {exc}; it starts with {data[:80]!r}") from exc
+        raise DecodeError(
+            f"not valid {known.name}: {safestr(exc)}; it starts with {data[:80]!r}"
+        ) from exc
 
 
 def refusal(content_type: str, accept: frozenset[str]) -> ContentDisallowed:

@@ -49,7 +49,7 @@ class Admission:
         self._tasks = app.tasks
         self._outcomes = outcomes
         self._hard, self._soft = time_limit, soft_time_limit
-        self._timezone = app.conf.timezone
+        self._timezone = app.timezone
         self._most = app.conf.task_max_deliveries
         self._number = 0
         self._warned: set[str] = set()

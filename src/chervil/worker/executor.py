@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from chervil import signals
+from chervil.log import get_logger, redirect_stdouts, set_process_name
 from chervil.pools import pool_function
 from chervil.pools.channel import Channel
 from chervil.pools.page import Page
@@ -37,9 +39,15 @@ class Plan(msgspec.Struct):
     max_memory: int = 0
 
 
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """The hub decides when an executor ends."""
+
+
 def run_executor(plan: Plan, index: int, control: socket.socket) -> int:
     """Serve as executor until the run queue ends; the exit code of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+        # Not SIG_IGN, which programs that a task starts would inherit.
+        signal.signal(number, _ignore)
     seat = Seat(
         index,
         plan.slots,
@@ -50,6 +58,10 @@ def run_executor(plan: Plan, index: int, control: socket.socket) -> int:
         plan.max_tasks,
         plan.max_memory,
     )
+    conf = plan.app.conf
+    set_process_name(f"{plan.pool}-{index}")
+    if conf.worker_redirect_stdouts:
+        redirect_stdouts(get_logger("chervil.redirected"), conf.worker_redirect_stdouts_level)
     signals.worker_process_init.send(sender=None)
     try:
         pool_function(plan.pool)(seat)

@@ -14,6 +14,7 @@ from functools import partial
 
 import msgspec
 
+from chervil.exceptions import OperationalError
 from chervil.worker import forkserver
 from chervil.worker.executor import Plan, run_executor
 
@@ -21,6 +22,8 @@ logger = logging.getLogger("chervil.worker")
 #: An executor that lives shorter than this did not end because of a task.
 _TOO_SHORT_SECONDS = 1.0
 _SLOWEST_RESTART_SECONDS = 10.0
+_TRY_AGAIN_SECONDS = 0.05
+_START_SECONDS = 30.0
 
 
 class Executor(msgspec.Struct):
@@ -67,10 +70,18 @@ class Executors:
         return self.count * self.plan.slots
 
     def start(self) -> None:
-        """Make the fork server and have all executors made."""
+        """Make the fork server and have all executors made; returns when they are."""
         self._fork()
         for _ in range(self.count):
             self._spawn()
+        until = time.monotonic() + _START_SECONDS
+        while any(not executor.pid for executor in self.alive.values()):
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self.fileno()], [], [], left)[0]:
+                raise OperationalError(f"no executor could be started in {_START_SECONDS:g} s")
+            exits, lost = self.collect()
+            if exits or lost:
+                raise OperationalError("an executor ended while the node was starting")
 
     def _fork(self) -> None:
         with self._quiet():
@@ -142,10 +153,13 @@ class Executors:
     def restart(self, now: float) -> float | None:
         """Make the replacements that are due; when the next one is."""
         while self._restarts and self._restarts[0] <= now:
-            self._restarts.pop(0)
             active = sum(not executor.retired for executor in self.alive.values())
             if active < self.count:
-                self._spawn()
+                try:
+                    self._spawn()
+                except OSError:  # the fork server has gone, which `collect` will notice
+                    return now + _TRY_AGAIN_SECONDS
+            self._restarts.pop(0)
         return self._restarts[0] if self._restarts else None
 
     # --- what to do

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from chervil import signals
 from chervil.drivers.contracts import Consumer, Queue
-from chervil.exceptions import ImproperlyConfigured
+from chervil.context import running_task
+from chervil.exceptions import ImproperlyConfigured, WorkerTerminate
+from chervil.log import set_process_name, set_task_provider
 from chervil.pools import pool_name
 from chervil.pools.channel import Channel
 from chervil.pools.page import Page
@@ -106,6 +108,7 @@ class Node:
         self._on_ready = on_ready
         self._keeper: Keeper | None = None
         self._hub: Hub | None = None
+        self._solo: Solo | None = None
         self._stop_asked = 0
         self._wakeup_out, self._wakeup_in = socket.socketpair()
         for end in (self._wakeup_in, self._wakeup_out):
@@ -124,6 +127,8 @@ class Node:
             importlib.import_module(module)
         app.finalize()
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
+        set_task_provider(running_task)
+        set_process_name("hub")
         signals.worker_init.send(sender=self)
         with contextlib.ExitStack() as stack:
             stack.callback(self._close_wakeup)
@@ -153,7 +158,8 @@ class Node:
     def _fleet(self, flights: dict[int, Flight], settling: Settling) -> Fleet:
         app = self.app
         if self.pool == "solo":
-            return Inline(Solo(Runner(app, self.hostname, lambda _frame: None)))
+            self._solo = Solo(Runner(app, self.hostname, lambda _frame: None))
+            return Inline(self._solo)
         if not app.broker.features.shared:
             raise ImproperlyConfigured(
                 f"{app.conf.broker_url!r} exists in one process only, and the {self.pool} pool "
@@ -273,10 +279,8 @@ class Node:
         else:
             logger.warning("Stopping when the running tasks have ended (again: at once)")
         self.stop(now=cold)
-        if cold and self.pool == "solo":
-            # The hub itself is at the task: only an exception ends it. The task is not
-            # settled, since a cold stop discards reports.
-            raise SystemExit(EXIT_COLD)
+        if cold and self._solo is not None and self._solo.running:
+            raise WorkerTerminate(EXIT_COLD)  # the hub itself is at the task
 
 
 def _shares(pool: str, total: int, processes: int) -> tuple[int, int]:

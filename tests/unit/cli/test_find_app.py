@@ -118,7 +118,7 @@ def test_an_error_in_the_module_shows_the_users_traceback(
     assert "fd_broken.py" in shown
     assert "find_app.py" not in shown
     assert "importlib" not in shown
-    assert shown.rstrip().splitlines()[-1].startswith("Error: importing 'fd_broken")
+    assert shown.rstrip().splitlines()[-1].startswith("Error: importing fd_broken")
 
 
 def test_traceback_of_a_nested_import_keeps_the_users_frames(

@@ -75,7 +75,7 @@ def complete(words: str, folder: Path) -> list[str]:
         [sys.executable, "-m", "chervil"], cwd=folder, env=environment,
         capture_output=True, text=True, timeout=30,
     )  # fmt: skip
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
 def test_tab_completes_commands_options_and_tasks(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from chervil.cli.reload import REPORT_VARIABLE, changes, project_files, report_files, snapshot
+from chervil.cli.names import RELOAD_REPORT
+from chervil.cli.reload import changes, project_files, report_files, snapshot
 
 PARENT = """
 import sys
@@ -126,7 +127,7 @@ def test_report_names_the_file_that_failed(tmp_path: Path, monkeypatch: pytest.M
     bad = tmp_path / "bad.py"
     bad.write_text("def (:\n")
     report = tmp_path / "report.json"
-    monkeypatch.setenv(REPORT_VARIABLE, str(report))
+    monkeypatch.setenv(RELOAD_REPORT, str(report))
     with pytest.raises(SyntaxError) as caught:
         compile(bad.read_text(), str(bad), "exec")
     report_files(caught.value)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from chervil.drivers.contracts import Depth
 from chervil.drivers.sqlite.database import Link, blob
 from chervil.exceptions import ImproperlyConfigured, MessageTooLarge
 from chervil.wire.envelope import encode_head
@@ -148,12 +149,13 @@ def _earlier(link: Link, dues: Iterable[tuple[int, float]]) -> set[int]:
     first: dict[int, float] = {}
     for queue, due in dues:
         first[queue] = min(due, first.get(queue, due))
-    found = set()
-    for queue, due in first.items():
-        known = next_due(link, queue)
-        if known is None or due < known:
-            found.add(queue)
-    return found
+    return {queue for queue, due in first.items() if is_earliest(link, queue, due)}
+
+
+def is_earliest(link: Link, queue: int, due: float) -> bool:
+    """Whether nothing in the queue is due before that time."""
+    known = next_due(link, queue)
+    return known is None or due < known
 
 
 # --- out -------------------------------------------------------------------------
@@ -254,9 +256,7 @@ def _storable(text: str) -> str:
 
 
 def _release(link: Link, owner: int, number: int) -> int:
-    return link.execute(
-        "DELETE FROM claims WHERE id = ? AND owner = ?", (number, owner)
-    ).rowcount
+    return link.execute("DELETE FROM claims WHERE id = ? AND owner = ?", (number, owner)).rowcount
 
 
 def give_back(link: Link, owner: int, now: float, uncounted: int) -> dict[int, int]:
@@ -274,3 +274,59 @@ def give_back(link: Link, owner: int, now: float, uncounted: int) -> dict[int, i
         )
         link.execute("DELETE FROM claims WHERE owner = ?", (owner,))
     return found
+
+
+# --- looking and tidying -----------------------------------------------------------
+
+
+def purge(link: Link, queue: str, limit: int) -> int:
+    """Delete up to ``limit`` messages that wait, ready or delayed; how many."""
+    row = link.execute("SELECT id FROM queues WHERE name = ?", (queue,)).fetchone()
+    if row is None:
+        return 0
+    total = 0
+    for table, place in (("ready", "rank"), ("delayed", "due")):
+        rows = link.execute(
+            f"SELECT {place}, id FROM {table} WHERE queue = ? ORDER BY {place}, id LIMIT ?",
+            (row[0], limit - total),
+        ).fetchall()
+        if rows:
+            link.execute(
+                f"DELETE FROM {table} WHERE queue = ? AND ({place}, id) <= (?, ?)",
+                (row[0], *rows[-1]),
+            )
+            gone = runs([number for _, number in rows])
+            link.executemany("DELETE FROM messages WHERE id BETWEEN ? AND ?", gone)
+            total += len(rows)
+    return total
+
+
+def depths(link: Link, queues: Sequence[str] | None, now: float) -> dict[str, Depth]:
+    """What these queues hold, or all that are known."""
+    names = dict(link.execute("SELECT id, name FROM queues").fetchall())
+    if queues is not None:
+        names = {number: name for number, name in names.items() if name in set(queues)}
+    among = f"WHERE queue IN ({', '.join(map(str, names))}) GROUP BY queue"
+    ready = _by_queue(link, "SELECT queue, count(*), min(since) FROM ready " + among)
+    # What is due is ready, though nobody has moved it yet.
+    delayed = _by_queue(
+        link, "SELECT queue, count(*), sum(due <= ?), min(due) FROM delayed " + among, now
+    )
+    claimed = _by_queue(link, "SELECT queue, count(*) " + _CLAIMED + among)
+    dead = _by_queue(link, "SELECT queue, count(*) FROM dead_letters " + among)
+    found = {}
+    for number, name in names.items():
+        waiting, since = ready.get(number, (0, now))
+        later, due, first = delayed.get(number, (0, 0, now))
+        found[name] = Depth(
+            ready=waiting + due,
+            delayed=later - due,
+            claimed=claimed.get(number, (0,))[0],
+            dead=dead.get(number, (0,))[0],
+            oldest=max(0.0, now - min(since, first)),
+        )
+    return found
+
+
+def _by_queue(link: Link, query: str, *values: float) -> dict[int, tuple[Any, ...]]:
+    return {row[0]: row[1:] for row in link.execute(query, values).fetchall()}

@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from chervil.drivers.sqlite.database import Link, blob
+from chervil.drivers.sqlite.database import Database, Link, blob
+from chervil.drivers.sqlite.wake import Places
+from chervil.exceptions import OperationalError
 from chervil.wire.message import Outcome
 
 _ROWS = 20
@@ -122,3 +124,25 @@ def read_news(datagram: bytes) -> list[Told]:
         return _decode(datagram)
     except msgspec.MsgspecError:
         return []
+
+
+def forget_listeners(database: Database, places: Places, names: Sequence[str]) -> None:
+    """Remove those at whose sockets nobody listens.
+
+    A consumer that lives although its socket cannot be reached from here stays.
+    """
+    dead = [name for name in names if not name.startswith("c-") or places.is_dead(name)]
+    if not dead:
+        return
+
+    def work(link: Link) -> None:
+        for table in ("wants", "listeners"):
+            link.executemany(f"DELETE FROM {table} WHERE name = ?", [(name,) for name in dead])
+
+    try:
+        database.write(work)
+    except OperationalError:
+        return  # somebody else will notice
+    for name in dead:
+        if not name.startswith("c-"):  # the lock stays until the claims are taken back
+            places.remove(name)

@@ -30,6 +30,8 @@ _LONGEST_NAME: Final = 24
 #: Seconds after which a file that belongs to nobody is removed.
 _ORPHAN_AGE: Final = 60.0
 _LARGEST_DATAGRAM: Final = 131072
+#: The datagram that says no more than: look.
+WAKE: Final = b"!"
 
 
 class Places:
@@ -164,7 +166,7 @@ class Ear:
     def wake(self) -> None:
         """Knock at it; also from a signal handler."""
         try:
-            self._poke.send(b"!")
+            self._poke.send(WAKE)
         except OSError:  # full: it is readable already; or closed
             pass
 
@@ -197,7 +199,7 @@ class Bell:
     def __init__(self, places: Places) -> None:
         self._folder = places.sockets
 
-    def ring(self, names: Iterable[str], data: bytes = b"!") -> list[str]:
+    def ring(self, names: Iterable[str], data: bytes = WAKE) -> list[str]:
         """Send a datagram to each, without waiting; the names where nobody lives."""
         out: socket.socket = vars(self).get("socket") or self._open()
         gone: list[str] = []

@@ -1,0 +1,144 @@
+"""The part of an app that holds its connections: opened when needed, right after a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from chervil.configuration import Configured
+from chervil.drivers.registry import open_broker, open_results
+from chervil.identity import new_address
+from chervil.publish import Publisher
+from chervil.routing import Router
+from chervil.waits import Waits
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from chervil.drivers.contracts import Broker, ResultStore
+
+_open: weakref.WeakSet[Connected] = weakref.WeakSet()
+
+
+class Connected(Configured):
+    """Broker, result store, publisher and waits of an app."""
+
+    def __init__(
+        self, given: dict[str, Any], config_source: Any = None, namespace: str | None = None
+    ) -> None:
+        super().__init__(given, config_source, namespace)
+        self._broker: Broker | None = None
+        self._backend: ResultStore | None = None
+        self._router: Router | None = None
+        #: URL and options that they were opened with.
+        self._broker_for: tuple[str, dict[str, Any]] | None = None
+        self._backend_for: tuple[str, dict[str, Any]] | None = None
+        #: ``Settings.version`` for which this was compared with the settings.
+        self._compared = -1
+        #: Where results are announced to this process.
+        self.address = new_address()
+        #: Sends messages.
+        self.publisher = Publisher(self)  # type: ignore[arg-type]
+        #: Waits for results.
+        self.waits = Waits(lambda: self.backend, lambda: self.address)
+        _open.add(self)
+
+    @property
+    def broker(self) -> Broker:
+        """The broker; opened when this is used for the first time.
+
+        :raises ImproperlyConfigured: ``broker_url`` is wrong.
+        """
+        broker = self._broker
+        if broker is None or self._compared != self.conf.version:
+            self._compare()
+            broker = self._broker or self._open_broker()
+        return broker
+
+    @property
+    def backend(self) -> ResultStore:
+        """The result store; opened when this is used for the first time.
+
+        :raises ImproperlyConfigured: ``result_backend`` is wrong.
+        """
+        backend = self._backend
+        if backend is None or self._compared != self.conf.version:
+            self._compare()
+            backend = self._backend or self._open_backend()
+        return backend
+
+    @property
+    def router(self) -> Router:
+        """Where tasks go."""
+        if self._router is None:
+            self._router = Router(self.conf)
+        return self._router
+
+    def _compare(self) -> None:
+        """Give up what was opened with other settings than there are now."""
+        with self._lock:
+            if self._broker is not None and self._broker_for != self._broker_wanted():
+                self._broker.close()
+                self._broker = None
+            if self._backend is not None and self._backend_for != self._backend_wanted():
+                self.waits.close()
+                self._backend.close()
+                self._backend = None
+            self._compared = self.conf.version
+
+    def _broker_wanted(self) -> tuple[str, dict[str, Any]]:
+        return self.conf.broker_url, dict(self.conf.broker_transport_options)
+
+    def _backend_wanted(self) -> tuple[str, dict[str, Any]]:
+        conf = self.conf
+        return conf.effective_result_backend, dict(conf.result_backend_transport_options)
+
+    def _open_broker(self) -> Broker:
+        with self._lock:
+            if self._broker is None:
+                self._broker_for = self._broker_wanted()
+                self._broker = open_broker(*self._broker_for)
+            return self._broker
+
+    def _open_backend(self) -> ResultStore:
+        with self._lock:
+            if self._backend is None:
+                self._backend_for = self._backend_wanted()
+                self._backend = open_results(*self._backend_for)
+            return self._backend
+
+    def close(self) -> None:
+        """Stop the app's threads and close its connections; it can be used again."""
+        self.publisher.close()
+        self.waits.close()
+        with self._lock:
+            broker, self._broker = self._broker, None
+            backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close()
+        if broker is not None:
+            broker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _after_fork(self) -> None:
+        """What a process must not share with its parent."""
+        self._lock = threading.RLock()
+        self.address = new_address()
+        self.publisher.reset()
+        self.waits.reset()
+
+
+def _after_fork() -> None:
+    for connected in list(_open):
+        connected._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,92 @@
+"""Outcomes in an SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from chervil import clock
+from chervil.drivers.sqlite import outcomes
+from chervil.drivers.sqlite.database import Database, Link
+from chervil.drivers.sqlite.listener import SqliteListener
+from chervil.drivers.sqlite.location import parse
+from chervil.drivers.sqlite.wake import Bell, Places
+from chervil.exceptions import BackendError
+from chervil.wire.message import Outcome
+
+#: Outcomes that are deleted in one go.
+_EXPIRE = 1000
+
+
+class SqliteResults:
+    """See :class:`chervil.drivers.contracts.ResultStore`.
+
+    :param url: as for :class:`chervil.drivers.sqlite.broker.SqliteBroker`; with the
+        same file as the broker, outcomes are stored with the acknowledgements.
+    :param options: the same as there.
+    :raises ImproperlyConfigured: the URL or an option is wrong.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        self.location = parse(url, options or {})
+        self.places = Places(self.location.path)
+        self.database = Database(self.location, BackendError)
+        self._bell = Bell(self.places)
+
+    def put(self, outcomes_: Sequence[Outcome]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.put`."""
+        if not outcomes_:
+            return
+
+        def work(link: Link) -> outcomes.News:
+            sure = outcomes.put(link, outcomes_, clock.now())
+            return outcomes.news(link, outcomes_, sure)
+
+        gone: list[str] = []
+        for names, datagram in self.database.write(work):
+            gone += self._bell.ring(names, datagram)
+        if gone:
+            outcomes.forget_listeners(self.database, self.places, gone)
+
+    def get(self, ids: Collection[str]) -> Mapping[str, Outcome]:
+        """See :meth:`chervil.drivers.contracts.ResultStore.get`."""
+        if not ids:
+            return {}
+        found = self.database.read(lambda link: outcomes.get(link, ids, clock.now()))
+        return {outcome.task_id: outcome for outcome in found}
+
+    def forget(self, ids: Collection[str]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.forget`."""
+        if ids:
+            self.database.write(
+                lambda link: link.executemany(
+                    "DELETE FROM results WHERE task_id = ?", [(task_id,) for task_id in ids]
+                )
+            )
+
+    def listener(self, address: str) -> SqliteListener:
+        """See :meth:`chervil.drivers.contracts.ResultStore.listener`."""
+        return SqliteListener(self.database, self.places, address)
+
+    def expire(self) -> int:
+        """See :meth:`chervil.drivers.contracts.ResultStore.expire`."""
+        now = clock.now()
+        old = "FROM results WHERE expires > 0 AND expires <= ?"
+        # Most of the time there is nothing, and looking takes no write lock.
+        if not self.database.read(
+            lambda link: link.execute(f"SELECT 1 {old} LIMIT 1", (now,)).fetchone()
+        ):
+            return 0
+        return self.database.write(
+            lambda link: (
+                link.execute(
+                    f"DELETE FROM results WHERE id IN (SELECT id {old} ORDER BY expires LIMIT ?)",
+                    (now, _EXPIRE),
+                ).rowcount
+            )
+        )
+
+    def close(self) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.close`."""
+        self.database.close()
+        self._bell.close()
