@@ -117,10 +117,19 @@ def table(session: Session, about: dict[str, Any], used: dict[str, str]) -> Tabl
     return result
 
 
+#: More than this many runnable processes beside ours, and figures are not to be trusted.
+BUSY = 0.5
+
+
 def show(session: Session, about: dict[str, Any]) -> None:
     """Print the table and what went wrong."""
     console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     console.print(table(session, about, versions()))
+    if about["load before"] > BUSY:
+        console.print(
+            f"[yellow]Other programs were using this machine (load {about['load before']} "
+            "before the first measurement): figures are lower and vary more.[/]"
+        )
     for measure in session.measures.values():
         for system, error in measure.errors.items():
             console.print(f"[red]failed[/] {measure.title}, {system}: {error}", markup=True)

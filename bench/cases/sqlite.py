@@ -88,8 +88,8 @@ HUEY_SETUP = Setup(
     _huey_env,
     _counter("huey.db", "select max(rowid) from kv"),
     tasks=6_000,
-    rounds=2000,
-    sends=10_000,
+    rounds=1000,
+    sends=5_000,
 )
 HUEY_TUNED = Setup(
     "Huey tuned",

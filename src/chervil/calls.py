@@ -101,8 +101,8 @@ class Calls(Generic[P, R]):
             or plan is None
             or not plan.plain
             or plan.version != app.conf.version
-            or args is None
-            or kwargs is None
+            or (type(args) is not tuple and type(args) is not list)
+            or type(kwargs) is not dict
             or task_id is not None
             or producer is not None
             or link is not None
@@ -139,10 +139,7 @@ class Calls(Generic[P, R]):
         return self._sent(messages[0], options.get("add_to_parent"))
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """:meth:`delay` for coroutines: awaits until the task is stored.
-
-        Calls that are made at the same time are stored together.
-        """
+        """:meth:`delay` for coroutines; calls of the same time are stored together."""
         return await self.aapply_async(args, kwargs)
 
     async def aapply_async(
@@ -336,8 +333,7 @@ class Calls(Generic[P, R]):
         """Run the task in this process, with hooks, signals and retries (without delays).
 
         :param throw: raise the task's exception here; None: ``task_eager_propagates``.
-        :param options: those of :meth:`apply_async`; what only concerns messages has no
-            effect.
+        :param options: those of :meth:`apply_async`, if they concern more than the message.
         """
         app, task = self.app, cast("Task[Any, Any]", self)
         app.finalize(auto=True)

@@ -6,6 +6,7 @@ clients look them up in (see ``chervil.wire.outcomes``).
 
 from __future__ import annotations
 
+import builtins
 import datetime as _dt
 from typing import Any
 
@@ -140,10 +141,8 @@ class Retry(TaskPredicate):
         is_eager: bool = False,
         sig: Any = None,
     ) -> None:
-        if isinstance(exc, str):
-            self.exc, self.excs = None, exc
-        else:
-            self.exc, self.excs = exc, repr(exc) if exc else None
+        self.exc: BaseException | None = None if isinstance(exc, str) else exc
+        self.excs: str | None = exc if isinstance(exc, str) or exc is None else repr(exc)
         self.message = message
         self.when = when
         self.is_eager = is_eager
@@ -177,9 +176,7 @@ class TaskError(ChervilError):
 class MaxRetriesExceededError(TaskError):
     """The task asked for a retry more often than ``max_retries``."""
 
-    def __init__(
-        self, *args: Any, task_args: Any = (), task_kwargs: Any = None
-    ) -> None:
+    def __init__(self, *args: Any, task_args: Any = (), task_kwargs: Any = None) -> None:
         super().__init__(*args)
         self.task_args = task_args
         self.task_kwargs = task_kwargs or {}
@@ -215,7 +212,7 @@ class Terminated(Exception):
     """The process that ran the task was ended on request."""
 
 
-class TimeoutError(ChervilError, TimeoutError):  # noqa: A001 - Celery's name
+class TimeoutError(ChervilError, builtins.TimeoutError):  # noqa: A001 - Celery's name
     """A wait for a result was longer than its ``timeout``."""
 
 
@@ -225,7 +222,6 @@ class BackendGetMetaError(BackendError):
 
 class InvalidTaskError(ChervilError):
     """A message does not describe a task that can be run."""
-
 
 
 class WorkerShutdown(SystemExit):

@@ -102,11 +102,12 @@ class MessageBuilder:
         check(own, task.name)
         check_serializer(conf.task_serializer, "task_serializer")
         check_compression(conf.task_compression, "task_compression")
+        if app.router.depends_on_arguments(task.name):
+            return Plan(conf.version)
         route = app.router.route(task.name, None, (), {}, task)
         options = {**own, **route.options}
         if (
-            app.router.depends_on_arguments(task.name)
-            or len(route.queues) > 1
+            len(route.queues) > 1
             or options.get("expires") is not None
             or not set(route.options) <= {"serializer", "compression", "priority"}
         ):

@@ -112,12 +112,13 @@ class Models:
         """The value with plain values in place of models, also inside of containers."""
         if isinstance(value, self._pydantic.BaseModel):
             return value.model_dump(**self._dump_kwargs)
-        if isinstance(value, (list, tuple, set, frozenset)) and not hasattr(value, "_fields"):
-            dumped = [self.dump(item) for item in value]
-            changed = any(new is not old for new, old in zip(dumped, value, strict=True))
-            return dumped if changed else value
         if isinstance(value, dict):
-            return {key: self.dump(item) for key, item in value.items()}
+            dumped = {key: self.dump(item) for key, item in value.items()}
+            return dumped if any(dumped[key] is not value[key] for key in value) else value
+        if isinstance(value, (list, tuple, set, frozenset)) and not hasattr(value, "_fields"):
+            items = [self.dump(item) for item in value]
+            changed = any(new is not old for new, old in zip(items, value, strict=True))
+            return items if changed else value
         return value
 
     def wrap(self) -> Callable[..., Any]:

@@ -95,9 +95,12 @@ def signature_text(fun: Callable[..., Any], skip_first: bool = False) -> str:
     import inspect
 
     try:
-        signature = inspect.signature(fun)
-    except (TypeError, ValueError):
-        return "(...)"
+        signature = inspect.signature(fun, eval_str=True)
+    except Exception:  # an annotation that cannot be evaluated here
+        try:
+            signature = inspect.signature(fun)
+        except (TypeError, ValueError):
+            return "(...)"
     if skip_first:
         parameters = list(signature.parameters.values())
         if parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:

@@ -221,3 +221,17 @@ def test_demo(process_tree: Tree, tmp_path: Path) -> None:
     assert "\x1b" not in said
     assert sorted(os.listdir(tmp_path)) == ["demo.log", "shop.py"]
     assert not process_tree.pids()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(
+    process_tree: Tree, tmp_path: Path, number: int, wait_until: Callable[..., Any]
+) -> None:
+    command = [sys.executable, "-m", "chervil", "demo"]
+    log = tmp_path / "demo.log"
+    process = process_tree.start(command, tmp_path, {"TMPDIR": str(tmp_path)}, log)
+    wait_until(lambda: len(process_tree.pids()) > 1, 20, "the demo's worker starts")
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    wait_until(lambda: not process_tree.pids(), 10, "all processes end")
+    assert sorted(os.listdir(tmp_path)) == ["demo.log", "shop.py"]

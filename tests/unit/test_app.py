@@ -320,7 +320,9 @@ def test_a_child_process_has_its_own_identity_and_can_send(app: Chervil) -> None
         try:
             message = task._plain_plan().message((), {})  # type: ignore[union-attr]
             task.delay()
-            os.write(write, f"{app.address} {message.headers['origin']} {message.reply_to}".encode())
+            os.write(
+                write, f"{app.address} {message.headers['origin']} {message.reply_to}".encode()
+            )
         finally:
             os._exit(0)
     os.close(write)

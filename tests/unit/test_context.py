@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,23 @@ def test_a_message_gives_the_fields_that_celery_gives_in_its_order() -> None:
     # Names and order as a recorded Celery 5.7 worker has them in vars(task.request).
     assert list(vars(for_message())) == [
         *HEADERS,
-        *"""properties reply_to correlation_id hostname delivery_info args kwargs is_eager
-        callbacks errbacks chain chord called_directly time_limit soft_time_limit headers
-        _protected""".split(),
+        "properties",
+        "reply_to",
+        "correlation_id",
+        "hostname",
+        "delivery_info",
+        "args",
+        "kwargs",
+        "is_eager",
+        "callbacks",
+        "errbacks",
+        "chain",
+        "chord",
+        "called_directly",
+        "time_limit",
+        "soft_time_limit",
+        "headers",
+        "_protected",
     ]
     request = for_message()
     assert (request.reply_to, request.correlation_id) == tuple(reversed(PROPERTIES.values()))
@@ -120,10 +133,9 @@ def test_pushed_requests_are_a_stack() -> None:
 
 
 @pytest.fixture
-def no_current_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_current_app(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "_default_app", None)
     monkeypatch.setattr(context, "_local", threading.local())
-    yield
 
 
 @pytest.mark.usefixtures("no_current_app")

@@ -44,7 +44,10 @@ def test_in_a_script_main_stands_for_the_module() -> None:
     ("main", "expected"),
     [
         (SimpleNamespace(__spec__=None, __file__="/x/hello.py"), "hello"),
-        (SimpleNamespace(__spec__=SimpleNamespace(name="proj.tasks"), __file__="t.py"), "proj.tasks"),
+        (
+            SimpleNamespace(__spec__=SimpleNamespace(name="proj.tasks"), __file__="t.py"),
+            "proj.tasks",
+        ),
         (SimpleNamespace(__spec__=None), "__main__"),
     ],
 )

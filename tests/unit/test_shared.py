@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ from chervil import Chervil, Task, shared, shared_task
 
 
 @pytest.fixture(autouse=True)
-def _only_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _only_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "_shared", [])
-    yield
 
 
 def test_every_app_gets_its_own() -> None:

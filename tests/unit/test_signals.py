@@ -118,9 +118,7 @@ def test_connecting_twice_counts_once(signal: Signal) -> None:
     assert not signal.disconnect(dispatch_uid="a")
 
 
-def test_an_error_is_logged_and_returned(
-    signal: Signal, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_is_logged_and_returned(signal: Signal, caplog: pytest.LogCaptureFixture) -> None:
     def broken(**kwargs: Any) -> None:
         raise ValueError("no")
 
@@ -155,14 +153,41 @@ def test_what_cannot_be_called_is_refused(signal: Signal) -> None:
 
 
 def test_celerys_signals_are_there() -> None:
-    names = """before_task_publish after_task_publish task_prerun task_postrun task_success
-        task_retry task_failure task_internal_error task_revoked task_received task_rejected
-        task_unknown worker_init worker_ready worker_process_init worker_process_shutdown
-        worker_shutting_down worker_shutdown celeryd_init celeryd_after_setup setup_logging
-        after_setup_logger after_setup_task_logger beat_init beat_embedded_init
-        eventlet_pool_started eventlet_pool_preshutdown eventlet_pool_postshutdown
-        eventlet_pool_apply heartbeat_sent user_preload_options import_modules
-        worker_before_create_process""".split()
+    names = [
+        "before_task_publish",
+        "after_task_publish",
+        "task_prerun",
+        "task_postrun",
+        "task_success",
+        "task_retry",
+        "task_failure",
+        "task_internal_error",
+        "task_revoked",
+        "task_received",
+        "task_rejected",
+        "task_unknown",
+        "worker_init",
+        "worker_ready",
+        "worker_process_init",
+        "worker_process_shutdown",
+        "worker_shutting_down",
+        "worker_shutdown",
+        "celeryd_init",
+        "celeryd_after_setup",
+        "setup_logging",
+        "after_setup_logger",
+        "after_setup_task_logger",
+        "beat_init",
+        "beat_embedded_init",
+        "eventlet_pool_started",
+        "eventlet_pool_preshutdown",
+        "eventlet_pool_postshutdown",
+        "eventlet_pool_apply",
+        "heartbeat_sent",
+        "user_preload_options",
+        "import_modules",
+        "worker_before_create_process",
+    ]
     for name in names:
         found = getattr(signals, name)
         assert isinstance(found, Signal)

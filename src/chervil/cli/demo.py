@@ -68,6 +68,8 @@ def command(session: Session, /, files: int | None, concurrency: int | None, kee
     paths = standard_library(files)
     processes = concurrency or _cpus()
     folder = tempfile.mkdtemp(prefix="chervil-demo-")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end the worker, too
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
         _demo(session, paths, folder, processes)
     finally:

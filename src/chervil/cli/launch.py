@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chervil import __version__
 from chervil.cli.access import load_tasks
 from chervil.cli.banner import NodeInfo, banner
 from chervil.cli.daemon import PidFile, become, detach
@@ -165,8 +166,6 @@ def _path(option: str, pattern: str | None, node: str) -> str | None:
 
 
 def _info(session: Session, app: Chervil, node: Node) -> NodeInfo:
-    from chervil import __version__
-
     return NodeInfo(
         name=node.hostname,
         version=__version__,

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from chervil import __version__
 from chervil.cli import exitcodes
 from chervil.cli.session import GLOBAL_OPTIONS, ChervilCommand, add_options
 from chervil.exceptions import ChervilError
@@ -98,9 +99,7 @@ class LazyGroup(click.Group):
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    from importlib.metadata import version
-
-    click.echo(f"chervil {version('chervil')}")
+    click.echo(f"chervil {__version__}")
     ctx.exit()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chervil import __version__
 from chervil.cli.output import print_json
 from chervil.cli.session import ChervilCommand, Session, pass_session
 from chervil.settings.masking import masked
@@ -25,7 +26,7 @@ _HELP = """Print what a bug report needs: versions, platform and changed setting
 
 Passwords and other secrets are replaced by stars; still, read it before you publish it.
 """
-LIBRARIES = ("chervil", "msgspec", "click", "rich", "pydantic", "PyYAML", "redis", "celery")
+LIBRARIES = ("msgspec", "click", "rich", "pydantic", "PyYAML", "redis", "celery")
 
 
 @click.command("report", cls=ChervilCommand, help=_HELP)
@@ -51,7 +52,11 @@ def command(session: Session, /, as_json: bool) -> None:
 
 def software() -> dict[str, str]:
     """Versions of Python and of the libraries that are installed."""
-    versions = {"python": sys.version.replace("\n", " "), "sqlite": sqlite3.sqlite_version}
+    versions = {
+        "chervil": __version__,
+        "python": sys.version.replace("\n", " "),
+        "sqlite": sqlite3.sqlite_version,
+    }
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)

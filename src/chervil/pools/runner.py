@@ -8,7 +8,6 @@ user code sends by itself goes through the application's publisher.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
@@ -33,14 +32,13 @@ from chervil.wire import envelope, outcomes
 from chervil.wire.celery_v2 import decode_body
 from chervil.wire.message import Message
 from chervil.wire.serializers import accept_types
+from chervil.wire.times import now_text
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
     from chervil.task import Task
 
 logger = logging.getLogger("chervil.task")
-_FAILURE = Extra(states.FAILURE)
-_UTC = dt.UTC
 
 
 class Runner:
@@ -112,9 +110,11 @@ class Runner:
         except (ChervilError, KeyError) as exc:
             self._unreadable(job, exc)
             return None
+        properties = message.properties
+        properties["reply_to"] = message.reply_to
         request = Context.for_message(
             headers,
-            message.properties,
+            properties,
             args,
             kwargs,
             embed,
@@ -136,7 +136,7 @@ class Runner:
         request.reporter = self._reporter(job)
         if task.track_started:
             request.reporter(
-                request.id, states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
+                message.id, states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
             )
         return task, request
 
@@ -155,7 +155,7 @@ class Runner:
                 task_id=task_id,
                 status=state,
                 result=meta,
-                date_done=_now() if state in states.READY_STATES else None,
+                date_done=now_text() if state in states.READY_STATES else None,
                 serializer=self._serializer,
                 compression=self._compression,
             )
@@ -258,7 +258,7 @@ class Runner:
             result=ending.value,
             traceback=ending.traceback,
             children=[child.as_tuple() for child in request.children] if request.children else (),
-            date_done=_now() if status in states.READY_STATES else None,
+            date_done=now_text() if status in states.READY_STATES else None,
             group_id=request.group,
             parent_id=request.parent_id,
             extended=self._extended_fields(request, task) if self._extended else None,
@@ -289,10 +289,6 @@ def _reason(ending: Ending) -> tuple[str, str]:
         return f"{type(ending.value).__name__}: {ending.value}"[:500], ending.traceback or ""
     except BaseException:
         return type(ending.value).__name__, ending.traceback or ""
-
-
-def _now() -> str:
-    return dt.datetime.now(_UTC).isoformat()
 
 
 def _log(task: Task[Any, Any], request: Context, ending: Ending) -> None:

@@ -12,197 +12,34 @@ Each test uses queues of its own, so the storage need not be empty.
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
-from chervil.drivers.contracts import (
-    Action,
-    Broker,
-    Consumer,
-    Delivery,
-    Depth,
-    Queue,
-    ResultStore,
-    Settlement,
+from chervil.drivers.contracts import Action, Broker, Depth, Queue, ResultStore, Settlement
+from chervil.states import SUCCESS
+from chervil.testing.harness import (
+    PATIENCE,
+    Consume,
+    claim,
+    id_of,
+    ids_of,
+    is_readable,
+    make_message,
 )
-from chervil.drivers.registry import open_broker, open_results
-from chervil.exceptions import LeaseLost
-from chervil.ids import new_id
-from chervil.states import FAILURE, SUCCESS
+from chervil.testing.liveness import LivenessConformance
 from chervil.wire.envelope import decode_head
-from chervil.wire.message import Message, Outcome
-
-#: Seconds that anything may take that should happen at once.
-PATIENCE = 10.0
+from chervil.wire.message import Outcome
 
 
-def make_message(queue: str, body: bytes = b"[[], {}, {}]", **fields: Any) -> Message:
-    """A message as a client makes them; ``task_id`` chooses the id."""
-    task_id = fields.pop("task_id", None) or new_id()
-    return Message(
-        headers={"lang": "py", "task": "conformance.task", "id": task_id},
-        body=body,
-        content_type="application/json",
-        content_encoding="utf-8",
-        queue=queue,
-        **fields,
-    )
-
-
-def id_of(delivery: Delivery) -> str:
-    """The task id of a delivery."""
-    return decode_head(delivery.head).id
-
-
-def ids_of(deliveries: Sequence[Delivery]) -> list[str]:
-    """The task ids of deliveries, in their order."""
-    return [id_of(delivery) for delivery in deliveries]
-
-
-def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """The first true value of a condition; fails the test when there is none in time."""
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {patience:g} s")
-        time.sleep(0.005)
-    return found
-
-
-def claim(consumer: Consumer, count: int, patience: float = PATIENCE) -> list[Delivery]:
-    """Claim until there are ``count`` deliveries."""
-    found: list[Delivery] = []
-
-    def enough() -> bool:
-        found.extend(consumer.exchange((), count - len(found)))
-        return len(found) >= count
-
-    wait_for(enough, f"{count} messages", patience)
-    return found
-
-
-def is_readable(consumer: Consumer, timeout: float = 0.0) -> bool:
-    """Whether the consumer's descriptor is, within that many seconds."""
-    poll = select.poll()
-    poll.register(consumer.fileno(), select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
-
-
-@contextmanager
-def other_process(code: str, **values: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run code in a new interpreter, with these values as variables; killed at the end."""
-    prelude = (
-        "import json, sys, time\n"
-        "from chervil.drivers.contracts import *\n"
-        "from chervil.drivers.registry import open_broker, open_results\n"
-        "from chervil.testing.brokers import make_message\n"
-        "from chervil.wire.message import Outcome\n"
-        "globals().update(json.loads(sys.argv[1]))\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", prelude + code, json.dumps(values)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def in_fork(work: Callable[[], object]) -> int:
-    """Run something in a forked child; its exit status."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-class BrokerConformance:
-    """The suite. Subclasses define the fixture ``broker_url``."""
-
-    #: Seconds of a lease that a test lets run out.
-    short_lease = 0.3
-    #: Seconds of the lease of a process that is killed, and in which its claims
-    #: must be back with the others.
-    crash_lease = 1.0
-    crash_patience = 5.0
-
-    @pytest.fixture
-    def broker_url(self) -> str:
-        raise NotImplementedError("define the fixture broker_url")
-
-    @pytest.fixture
-    def broker_options(self) -> dict[str, Any]:
-        return {}
-
-    @pytest.fixture
-    def queue(self) -> str:
-        return f"queue-{new_id()}"
-
-    @pytest.fixture
-    def open_more(
-        self, broker_url: str, broker_options: Mapping[str, Any]
-    ) -> Iterator[Callable[[], Broker]]:
-        """Open the same broker again."""
-        brokers: list[Broker] = []
-
-        def make() -> Broker:
-            brokers.append(open_broker(broker_url, broker_options))
-            return brokers[-1]
-
-        yield make
-        for broker in brokers:
-            broker.close()
-
-    @pytest.fixture
-    def broker(self, open_more: Callable[[], Broker]) -> Broker:
-        return open_more()
-
-    @pytest.fixture
-    def consume(self, broker: Broker, queue: str) -> Iterator[Callable[..., Consumer]]:
-        """Start consumers that are closed at the end: ``consume(*queues, lease=10)``."""
-        consumers: list[Consumer] = []
-
-        def start(*queues: str, lease: float = 60.0) -> Consumer:
-            wanted = [Queue(name) for name in queues or (queue,)]
-            consumers.append(broker.consumer(wanted, f"node-{len(consumers)}", lease))
-            return consumers[-1]
-
-        yield start
-        for consumer in consumers:
-            consumer.close()
-
-    @pytest.fixture
-    def store(self, broker_url: str, broker: Broker) -> Iterator[ResultStore]:
-        """A store that the broker writes outcomes into."""
-        if not broker.features.atomic_results:
-            pytest.skip("the broker cannot store outcomes")
-        store = open_results(broker_url)
-        assert broker.shares(store)
-        yield store
-        store.close()
+class BrokerConformance(LivenessConformance):
+    """The whole suite. Subclasses define the fixture ``broker_url``."""
 
     # --- order
 
-    def test_messages_come_back_as_they_were_sent(self, broker, queue, consume):
+    def test_messages_come_back_as_they_were_sent(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         body = bytes(range(256)) * 3
         message = make_message(queue, body, reply_to="me", priority=3)
         broker.publish([message])
@@ -215,7 +52,7 @@ class BrokerConformance:
         if delivery.body is not None:
             assert delivery.body == body
 
-    def test_first_in_first_out(self, broker, queue, consume):
+    def test_first_in_first_out(self, broker: Broker, queue: str, consume: Consume) -> None:
         messages = [make_message(queue) for _ in range(75)]
         broker.publish(messages[:1])
         broker.publish(messages[1:48])
@@ -225,7 +62,7 @@ class BrokerConformance:
         assert ids_of(found) == [message.id for message in messages]
         assert not consumer.exchange([Settlement(d) for d in found], 10)
 
-    def test_larger_priorities_first(self, broker, queue, consume):
+    def test_larger_priorities_first(self, broker: Broker, queue: str, consume: Consume) -> None:
         if not broker.features.priority:
             pytest.skip("the broker has no priorities")
         given = [0, 9, 4, 0, 9, 4]
@@ -235,7 +72,9 @@ class BrokerConformance:
         order = [messages[place].id for place in (1, 4, 2, 5, 0, 3)]
         assert ids_of(found) == order
 
-    def test_priorities_hold_across_batches(self, broker, queue, consume):
+    def test_priorities_hold_across_batches(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         if not broker.features.priority:
             pytest.skip("the broker has no priorities")
         low, high = make_message(queue, priority=1), make_message(queue, priority=8)
@@ -246,7 +85,7 @@ class BrokerConformance:
         assert ids_of(claim(consumer, 2)) == [high.id, low.id]
         assert ids_of(claim(consumer, 1)) == [later.id]
 
-    def test_no_queue_starves_another(self, broker, queue, consume):
+    def test_no_queue_starves_another(self, broker: Broker, queue: str, consume: Consume) -> None:
         busy, quiet = queue + "-busy", queue + "-quiet"
         broker.publish([make_message(busy) for _ in range(50)])
         wanted = make_message(quiet)
@@ -255,31 +94,33 @@ class BrokerConformance:
         seen = [id_of(d) for _ in range(4) for d in claim(consumer, 5)]
         assert wanted.id in seen
 
-    def test_consumers_get_only_their_queues(self, broker, queue, consume):
+    def test_consumers_get_only_their_queues(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         mine, other = make_message(queue), make_message(queue + "-other")
         broker.publish([other, mine])
         consumer = consume()
         assert ids_of(claim(consumer, 1)) == [mine.id]
         assert not consumer.exchange((), 10)
 
-    def test_limits_hold(self, broker, queue, consume):
+    def test_limits_hold(self, broker: Broker, queue: str, consume: Consume) -> None:
         broker.publish([make_message(queue) for _ in range(10)])
         consumer = consume()
         assert not consumer.exchange((), 0)
         assert len(consumer.exchange((), 3)) <= 3
 
-    def test_declaring_twice(self, broker, queue):
+    def test_declaring_twice(self, broker: Broker, queue: str) -> None:
         broker.declare([Queue(queue)])
         broker.declare([Queue(queue)])
         assert queue in broker.depths()
         assert broker.depths([queue]) == {queue: Depth()}
 
-    def test_publishing_nothing(self, broker):
+    def test_publishing_nothing(self, broker: Broker) -> None:
         broker.publish([])
 
     # --- delay
 
-    def test_delayed_messages_wait(self, broker, queue, consume):
+    def test_delayed_messages_wait(self, broker: Broker, queue: str, consume: Consume) -> None:
         if not broker.features.delay:
             pytest.skip("the broker cannot delay")
         consumer = consume()
@@ -296,14 +137,16 @@ class BrokerConformance:
         assert not consumer.exchange([Settlement(delivery)], 10)
         assert consumer.next_due() is None
 
-    def test_what_is_due_is_not_delayed(self, broker, queue, consume):
+    def test_what_is_due_is_not_delayed(self, broker: Broker, queue: str, consume: Consume) -> None:
         message = make_message(queue, due=time.time() - 60)
         broker.publish([message])
         assert ids_of(claim(consume(), 1)) == [message.id]
 
     # --- settling
 
-    def test_acknowledged_messages_are_gone(self, broker, queue, consume):
+    def test_acknowledged_messages_are_gone(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         broker.publish([make_message(queue) for _ in range(5)])
         consumer = consume()
         found = claim(consumer, 5)
@@ -313,7 +156,9 @@ class BrokerConformance:
         assert not consumer.exchange(settlements, 10)
         assert broker.depths([queue])[queue] == Depth()
 
-    def test_settling_twice_changes_nothing(self, broker, queue, consume):
+    def test_settling_twice_changes_nothing(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         consumer = consume()
         broker.publish([make_message(queue)])
         (first,) = claim(consumer, 1)
@@ -325,7 +170,9 @@ class BrokerConformance:
         consumer.exchange([Settlement(first, Action.REQUEUE)], 0)
         assert broker.depths([queue])[queue].claimed == 1
 
-    def test_requeued_messages_come_first(self, broker, queue, consume):
+    def test_requeued_messages_come_first(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         messages = [make_message(queue) for _ in range(3)]
         broker.publish(messages)
         consumer = consume()
@@ -340,7 +187,7 @@ class BrokerConformance:
         counts = {id_of(delivery): delivery.deliveries for delivery in found}
         assert counts == {messages[0].id: 2, messages[1].id: 1, messages[2].id: 1}
 
-    def test_deferred_messages_wait(self, broker, queue, consume):
+    def test_deferred_messages_wait(self, broker: Broker, queue: str, consume: Consume) -> None:
         if not broker.features.delay:
             pytest.skip("the broker cannot delay")
         messages = [make_message(queue), make_message(queue)]
@@ -359,7 +206,9 @@ class BrokerConformance:
         counts = {id_of(delivery): delivery.deliveries for delivery in found}
         assert counts == {messages[0].id: 2, messages[1].id: 1}
 
-    def test_follow_ups_are_stored_with_the_settlement(self, broker, queue, consume):
+    def test_follow_ups_are_stored_with_the_settlement(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         broker.publish([make_message(queue)])
         consumer = consume()
         (delivery,) = claim(consumer, 1)
@@ -369,7 +218,9 @@ class BrokerConformance:
         assert ids_of(found) == [here.id]
         assert ids_of(claim(consume(queue + "-next"), 1)) == [there.id]
 
-    def test_outcomes_are_stored_with_the_settlement(self, broker, queue, consume, store):
+    def test_outcomes_are_stored_with_the_settlement(
+        self, broker: Broker, queue: str, consume: Consume, store: ResultStore
+    ) -> None:
         broker.publish([make_message(queue) for _ in range(3)])
         consumer = consume()
         found = claim(consumer, 3)
@@ -380,7 +231,7 @@ class BrokerConformance:
 
     # --- dead letters
 
-    def test_dead_letters_are_kept(self, broker, queue, consume):
+    def test_dead_letters_are_kept(self, broker: Broker, queue: str, consume: Consume) -> None:
         messages = [make_message(queue, b"body %d" % n) for n in range(3)]
         broker.publish(messages)
         consumer = consume()
@@ -402,7 +253,9 @@ class BrokerConformance:
         assert letters[2].key in [letter.key for letter in broker.dead(limit=100_000)]
         assert broker.dead(queue + "-other") == []
 
-    def test_dead_letters_are_replayed_and_dropped(self, broker, queue, consume):
+    def test_dead_letters_are_replayed_and_dropped(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
         broker.publish([make_message(queue) for _ in range(3)])
         consumer = consume()
         found = claim(consumer, 3)

@@ -117,7 +117,7 @@ class Hub:
     def _room(self) -> int:
         if self.stopping or self._fleet.full():
             return 0
-        return min(self._appetite.allowed - len(self._flights), _BATCH)
+        return max(0, min(self._appetite.allowed - len(self._flights), _BATCH))
 
     def _step(self, room: int) -> None:
         """Store what is to be stored, claim, dispatch."""

@@ -7,7 +7,6 @@ and before this process has connections or threads.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import signal
@@ -19,8 +18,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chervil import signals
-from chervil.drivers.contracts import Consumer, Queue
 from chervil.context import running_task
+from chervil.drivers.contracts import Consumer, Queue
 from chervil.exceptions import ImproperlyConfigured, WorkerTerminate
 from chervil.log import set_process_name, set_task_provider
 from chervil.pools import pool_name
@@ -123,8 +122,7 @@ class Node:
         """
         app = self.app
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options={})
-        for module in (*app.conf.imports, *app.conf.include):
-            importlib.import_module(module)
+        app.import_default_modules()
         app.finalize()
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
         set_task_provider(running_task)

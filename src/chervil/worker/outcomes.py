@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 from chervil import clock, states
 from chervil.wire import outcomes as wire
 from chervil.wire.message import Outcome
+from chervil.wire.times import now_text
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
@@ -54,7 +54,7 @@ class Outcomes:
             task_id=task_id,
             status=status,
             result=exception,
-            date_done=dt.datetime.now(dt.UTC).isoformat(),
+            date_done=now_text(),
             group_id=group,
             parent_id=parent,
             serializer=self._serializer,
