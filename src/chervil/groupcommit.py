@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chervil.exceptions import OperationalError, PublishError
 
@@ -125,6 +125,3 @@ def _resolve(done: Sequence[tuple[_Entry, BaseException | None]]) -> None:
             future.set_exception(error)
         else:  # a SystemExit in that thread is no reason to end this one
             future.set_exception(OperationalError(f"sending was interrupted: {error!r}"))
-
-
-__all__: Sequence[Any] = ("GroupCommit",)

@@ -17,8 +17,8 @@ import threading
 import time
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
 
 from chervil.exceptions import BackendError
 from chervil.states import READY_STATES
@@ -388,6 +388,3 @@ def _hand_over(batches: _Batches) -> None:
             loop.call_soon_threadsafe(_settle_all, batch)
         except RuntimeError:  # that loop was closed; nobody waits there any more
             pass
-
-
-__all__: Sequence[Any] = ("Awaiting", "Waits")

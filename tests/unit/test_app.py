@@ -7,6 +7,7 @@ import importlib
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -315,7 +316,10 @@ def test_a_child_process_has_its_own_identity_and_can_send(app: Chervil) -> None
     task.delay()
     task.delay()
     read, write = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of threads; the child is to cope with that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         try:
             message = task._plain_plan().message((), {})  # type: ignore[union-attr]

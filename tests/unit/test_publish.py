@@ -295,6 +295,7 @@ def test_both_ways_to_build_a_message_agree(sender: Chervil, shelf: Shelf) -> No
     slow, quick, also_slow = shelf.messages
     for message in (slow, quick, also_slow):
         message.headers["id"] = message.headers["root_id"] = "ID"
+        message.head = None  # the one with the id that it was sent with
     assert slow == quick == also_slow
     assert list(slow.headers) == list(quick.headers)
 
@@ -589,3 +590,21 @@ def test_it_never_takes_longer_than_the_timeout(sender: Chervil, shelf: Shelf) -
         define(sender).apply_async((1,), retry_policy=policy)
     assert 0.1 < time.monotonic() - began < 2
     assert len(shelf.batches) > 2
+
+
+def test_the_template_of_a_head_writes_what_the_encoder_writes(app_factory: Any) -> None:
+    """For any arguments, also with percent signs, quotes and what JSON cannot hold."""
+    app = app_factory(task_always_eager=False)
+
+    @app.task(name="odd %s name\x02id\x03")
+    def odd(*args: Any, **kwargs: Any) -> None: ...
+
+    values = ["100%", 'quo"te', "\x02id\x03", "żółć ☃", "\udc80", None, {"k": b"\x00"}, "%b"]
+    for value in values:
+        for kwargs in ({}, {"key": value}):
+            message = app.publisher.plan(odd).message((value,), kwargs)
+            head, message.head = message.head, None
+            if head is None:
+                assert value == "\udc80"
+            else:
+                assert json.loads(head) == json.loads(envelope.encode_head(message))

@@ -10,6 +10,7 @@ import pickle
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -285,7 +286,11 @@ def test_waits_are_given_up_when_the_store_stays_away(
 
 
 def test_closing_the_app_ends_waits(app: Chervil, later: Any, wait_until: Any) -> None:
-    later(app.close)
+    def close() -> None:
+        wait_until(lambda: app.waits._waiters)
+        app.close()
+
+    later(close, 0)
     with pytest.raises(BackendError, match="closed during the wait"):
         app.AsyncResult("i").get(timeout=20)
     wait_until(lambda: "chervil-results" not in [t.name for t in threading.enumerate()])
@@ -310,7 +315,10 @@ def test_a_child_process_listens_for_itself(app_factory: Factory) -> None:
     with pytest.raises(TimeoutError):
         result.get(timeout=0.05)  # the parent listens
     read, write = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of threads; the child is to cope with that.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         try:
             timer = threading.Timer(0.1, lambda: store(app, "child", result="from the child"))

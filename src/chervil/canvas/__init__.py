@@ -1,0 +1,1 @@
+"""Signatures, and what is made of them."""

@@ -54,6 +54,8 @@ def encode_head(message: Message) -> bytes:
 
     :raises EncodeError: a header or property has no JSON form.
     """
+    if message.head is not None:
+        return message.head
     whole = _envelope(message)
     if jsoncodec.is_plain(whole["properties"]) and (
         type(message.headers) is PlainHeaders or jsoncodec.is_plain(message.headers)

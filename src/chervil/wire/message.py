@@ -33,6 +33,9 @@ class Message(msgspec.Struct, gc=False):
     #: Everything else that belongs into the message properties
     #: (``correlation_id``, ``delivery_mode``, ``expiration``, ``app_id``...).
     properties: dict[str, Any] = {}
+    #: The encoded head (see ``chervil.wire.envelope``), where who built the message
+    #: could write it for less; whoever changes another field sets it to None.
+    head: bytes | None = None
 
     @property
     def id(self) -> str:

@@ -16,7 +16,6 @@ Rules:
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import threading
 import weakref
@@ -34,7 +33,7 @@ T = TypeVar("T")
 _SHORTEST_PAUSE = 50e-6
 _LONGEST_PAUSE = 0.002
 #: Seconds that a fork waits for operations that other threads have begun.
-_FORK_WAIT = 2.0
+_FORK_WAIT = 10.0
 #: Bytes up to which a copy costs less than what it saves, see :func:`blob`.
 _SMALL = 65536
 
@@ -121,11 +120,20 @@ class Database:
 
     def take(self) -> Link:
         """A connection for one operation; :meth:`give` it back."""
-        with self._lock:
-            self._lent += 1
-            if self._idle:
-                return self._idle.pop()
+        while True:
+            with self._lock:
+                if not _forks.pending:
+                    self._lent += 1
+                    if self._idle:
+                        return self._idle.pop()
+                    break
+            _forks.over.wait(_FORK_WAIT)
         try:
+            if _forks.spoiled:
+                raise self._error(
+                    f"{self.location.path} cannot be used in this process: it was forked while "
+                    "another thread was using a database; fork before, or start a new process"
+                )
             return self._retry(self._open)
         except BaseException as exc:
             with self._lock:
@@ -237,7 +245,7 @@ class Database:
             except sqlite3.OperationalError as exc:
                 if not is_busy(exc) or monotonic() >= deadline:
                     raise
-            sleep(pause * (0.5 + random.random()))
+            sleep(pause * (0.5 + monotonic() * 1e7 % 1.0))  # nobody keeps in step
             pause = min(pause * 1.25, _LONGEST_PAUSE)
 
     def translate(self, exc: sqlite3.Error, link: Link | None = None) -> Exception:
@@ -277,38 +285,56 @@ def _rollback(link: Link) -> None:
 # --- forks ------------------------------------------------------------------------
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_held: list[Database] = []
 
 
-def _before_fork() -> None:
-    deadline = monotonic() + _FORK_WAIT
-    for database in list(_databases):
-        lock = database._lock
-        lock.acquire()
-        while database._lent and monotonic() < deadline:
-            lock.release()
-            sleep(_SHORTEST_PAUSE)
+class _Forks:
+    """What threads need to know of a fork that another thread makes."""
+
+    def __init__(self) -> None:
+        #: No operation may begin.
+        self.pending = False
+        self.over = threading.Event()
+        self.locks: list[threading.Lock] = []
+        self._one_at_a_time = threading.Lock()
+        #: This process inherited a connection that was in use.
+        self.spoiled = False
+
+    def before(self) -> None:
+        self._one_at_a_time.acquire()
+        self.over.clear()
+        self.pending = True
+        deadline = monotonic() + _FORK_WAIT
+        for database in list(_databases):
+            lock = database._lock
             lock.acquire()
-        _held.append(database)
-        for link in database._idle:
-            link.close()
-        database._idle.clear()
+            while database._lent and monotonic() < deadline:
+                lock.release()
+                sleep(_SHORTEST_PAUSE)
+                lock.acquire()
+            self.locks.append(lock)
+            for link in database._idle:
+                link.close()
+            database._idle.clear()
+
+    def after_in_parent(self) -> None:
+        self.pending = False
+        while self.locks:
+            self.locks.pop().release()
+        self.over.set()
+        self._one_at_a_time.release()
+
+    def after_in_child(self) -> None:
+        self.over = threading.Event()  # a thread may have been inside the old one
+        for database in list(_databases):
+            if database._lent:
+                database._lent = 0
+                self.spoiled = True
+        self.after_in_parent()
 
 
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop()._lock.release()
-
-
-def _after_fork_in_child() -> None:
-    while _held:
-        database = _held.pop()
-        database._lent = 0  # the threads that had taken them are not here
-        database._lock.release()
-
-
+_forks = _Forks()
 os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
+    before=_forks.before,
+    after_in_parent=_forks.after_in_parent,
+    after_in_child=_forks.after_in_child,
 )

@@ -12,9 +12,7 @@ lives. The kernel frees it when the process dies, whatever it dies of.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import secrets
 import socket
 import stat
 import time
@@ -45,6 +43,8 @@ class Places:
         self.locks = self.sockets = database + "-wake"
         self._database = database
         if len(os.fsencode(self.sockets)) + 1 + _LONGEST_NAME > _LONGEST_PATH:
+            import hashlib  # costs more than all the rest of this module
+
             digest = hashlib.sha256(os.fsencode(database)).hexdigest()[:16]
             # Not tempfile.gettempdir(): TMPDIR may differ from process to process.
             self.sockets = f"/tmp/chervil-wake-{digest}"
@@ -121,7 +121,7 @@ class Ear:
 
     def __init__(self, places: Places, kind: str, locked: bool = False) -> None:
         places.make()
-        self.name = f"{kind}-{secrets.token_hex(6)}"
+        self.name = f"{kind}-{os.urandom(6).hex()}"
         self._places = places
         self._closed = False
         self._lock = _hold(f"{places.locks}/{self.name}.lock") if locked else -1

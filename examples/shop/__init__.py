@@ -1,0 +1,1 @@
+"""The small project of the tutorial."""
