@@ -17,6 +17,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -24,7 +25,7 @@ _BLOCK = re.compile(
     r"(?P<skip><!-- not run: [^>]+ -->\n+)?^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
-_SNIPPET = re.compile(r'^--8<-- "([^"]+)"$', re.MULTILINE)
+_SNIPPET = re.compile(r'^--8<-- "([^":]+)(?::[^"]*)?"$', re.MULTILINE)
 
 
 def blocks(text: str) -> Iterator[tuple[int, str, bool]]:
@@ -77,7 +78,9 @@ class Nodes:
 
 
 def run(page: Path) -> None:
-    namespace: dict[str, Any] = {"__name__": "__main__"}
+    # A module of its own, so that "if __name__ ==" is false and "docs:Name" can be imported.
+    module = sys.modules["docs"] = ModuleType("docs")
+    namespace = vars(module)
     nodes = Nodes()
     try:
         for line, code, wanted in blocks(page.read_text()):

@@ -19,7 +19,7 @@ from chervil.cli.main import cli
 EXAMPLES = Path(__file__).resolve().parent
 ROOT = EXAMPLES.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_CONSOLE = re.compile(r"^ *```(?:sh|console)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_SHELL = re.compile(r"^ *```(sh|console)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -41,9 +41,13 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The arguments of each ``chervil ...`` line in blocks of shell commands."""
-    for block in _CONSOLE.finditer(page.read_text()):
-        for line in block[1].splitlines():
-            words = line.strip().removeprefix("$ ")
+    for block in _SHELL.finditer(page.read_text()):
+        prompt = "$ " if block[1] == "console" else ""
+        for line in block[2].splitlines():
+            words = line.strip()
+            if not words.startswith(prompt):
+                continue
+            words = words.removeprefix(prompt)
             if words.startswith(("chervil ", "python -m chervil ")):
                 yield shlex.split(words.partition("chervil ")[2], comments=True)
 

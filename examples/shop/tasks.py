@@ -9,7 +9,7 @@ from chervil.exceptions import SoftTimeLimitExceeded
 from shop.app import app
 
 
-# --- models
+# --8<-- [start:models]
 class Line(BaseModel):
     sku: str
     quantity: int = Field(gt=0)
@@ -27,14 +27,20 @@ class Invoice(BaseModel):
     total: Decimal
 
 
-# --- price
+# --8<-- [end:models]
+
+
+# --8<-- [start:price]
 @app.task(pydantic=True)
 def invoice(order: Order) -> Invoice:
     total = sum((line.quantity * line.price for line in order.lines), Decimal(0))
     return Invoice(number=order.number, total=total)
 
 
-# --- charge
+# --8<-- [end:price]
+
+
+# --8<-- [start:charge]
 @app.task(bind=True, autoretry_for=(ConnectionError,), retry_backoff=1, max_retries=5)
 def charge(self: Task, number: int, amount: str) -> str:
     if self.request.retries < 2:  # a payment service that answers the third time
@@ -42,14 +48,20 @@ def charge(self: Task, number: int, amount: str) -> str:
     return f"order {number}: charged {amount} after {self.request.retries} retries"
 
 
-# --- receipt
+# --8<-- [end:charge]
+
+
+# --8<-- [start:receipt]
 @app.task
 async def send_receipt(customer: str) -> str:
     await asyncio.sleep(0.1)  # a mail server
     return f"receipt sent to {customer}"
 
 
-# --- stock
+# --8<-- [end:receipt]
+
+
+# --8<-- [start:stock]
 @app.task(bind=True, soft_time_limit=1)
 def count_stock(self: Task, shelves: int) -> dict[str, int]:
     counted = 0
@@ -61,3 +73,6 @@ def count_stock(self: Task, shelves: int) -> dict[str, int]:
     except SoftTimeLimitExceeded:
         pass  # what was counted so far is better than nothing
     return {"counted": counted, "of": shelves}
+
+
+# --8<-- [end:stock]

@@ -194,8 +194,9 @@ _KNOWN = frozenset(name for name in vars(Context) if not name.startswith("__")) 
 
 def custom_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is in a message's headers besides the protocol's own; None when nothing is."""
-    extra = headers.keys() - _KNOWN
-    return {key: headers[key] for key in headers if key in extra} if extra else None
+    if headers.keys() <= _KNOWN:
+        return None
+    return {key: value for key, value in headers.items() if key not in _KNOWN}
 
 
 #: The request of the task that runs in this thread or coroutine.

@@ -25,7 +25,7 @@ from chervil.wire.message import Message
 #: Frames up to this many bytes travel in the datagram itself.
 INLINE_LIMIT = 32 * 1024
 
-_JOB = struct.Struct("<BQII")
+_JOB = struct.Struct("<BQIIH")
 _REPORT = struct.Struct("<BQBdI")
 _INLINE, _SPOOLED, _FULL_ENVELOPE = 0, 1, 2
 
@@ -59,6 +59,8 @@ class Job(msgspec.Struct, gc=False):
     head: bytes
     #: None when the head is the whole envelope.
     body: bytes | None
+    #: The queue it was claimed from.
+    queue: str = ""
 
 
 class Extra(msgspec.Struct, array_like=True, gc=False):
@@ -92,21 +94,21 @@ _decode_extra = msgspec.msgpack.Decoder(Extra).decode
 
 def pack_job(job: Job) -> bytes:
     """The frame of a job."""
-    head, body = job.head, job.body
-    if body is None:
-        return _JOB.pack(_FULL_ENVELOPE, job.number, job.deliveries, len(head)) + head
-    return _JOB.pack(_INLINE, job.number, job.deliveries, len(head)) + head + body
+    head, body, queue = job.head, job.body, job.queue.encode()
+    flag = _FULL_ENVELOPE if body is None else _INLINE
+    fixed = _JOB.pack(flag, job.number, job.deliveries, len(head), len(queue))
+    return fixed + queue + head + (body or b"")
 
 
 def unpack_job(frame: bytes) -> Job:
     """The job of a frame; reads and removes the file of a spooled one."""
     if frame[0] == _SPOOLED:
         frame = _unspool(frame)
-    flag, number, deliveries, size = _JOB.unpack_from(frame)
-    start = _JOB.size
-    if flag == _INLINE:
-        return Job(number, deliveries, frame[start : start + size], frame[start + size :])
-    return Job(number, deliveries, frame[start:], None)
+    flag, number, deliveries, size, width = _JOB.unpack_from(frame)
+    start = _JOB.size + width
+    body = frame[start + size :] if flag == _INLINE else None
+    queue = frame[_JOB.size : start].decode()
+    return Job(number, deliveries, frame[start : start + size], body, queue)
 
 
 def job_number(frame: bytes) -> int:

@@ -124,6 +124,7 @@ class Runner:
                 "routing_key": message.routing_key or message.queue,
                 "priority": message.priority,
                 "redelivered": job.deliveries > 1,
+                "queue": job.queue,
             },
         )
         if request.follows:
@@ -132,6 +133,8 @@ class Runner:
             except InvalidTaskError as exc:
                 self._unreadable(job, exc)
                 return None
+        if request.ignore_result is None:  # sent by name, by who does not know the task
+            request.ignore_result = task.ignore_result
         request.deliveries = job.deliveries
         request.reporter = self._reporter(job)
         if task.track_started:
@@ -279,7 +282,7 @@ class Runner:
             "kwargs": request.kwargs,
             "worker": self.hostname,
             "retries": request.retries,
-            "queue": request.delivery_info.get("routing_key"),
+            "queue": request.delivery_info.get("queue"),
         }
 
 

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -108,7 +109,10 @@ def other_process(code: str, **values: Any) -> Iterator[subprocess.Popen[str]]:
 
 def in_fork(work: Callable[[], object]) -> int:
     """Run something in a forked child; its exit status."""
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn when there are threads, which is what is tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         status = 1
         try:

@@ -230,6 +230,63 @@ def decode(head: bytes, body: bytes | None = None, queue: str = "") -> Message:
     :param queue: the queue it is from; the routing key when empty.
     :raises DecodeError: a part is missing or of the wrong type.
     """
+    if body is not None and b"__type__" not in head:
+        try:
+            return _usual(_decode_usual(head), body, queue)
+        except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
+            pass  # Not as :func:`encode_head` writes it: read it with more patience.
+    return _decode_any(head, body, queue)
+
+
+class _Usual(msgspec.Struct, gc=False):
+    """A head as :func:`encode_head` writes it."""
+
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    content_type: str = msgspec.field(name="content-type")
+    content_encoding: str = msgspec.field(name="content-encoding")
+
+
+_decode_usual = msgspec.json.Decoder(_Usual).decode
+
+
+def _usual(whole: _Usual, body: bytes, queue: str) -> Message:
+    """The message of a usual head; this runs once for every task.
+
+    :raises KeyError: something is missing.
+    :raises TypeError: something is not of the usual type.
+    """
+    properties = whole.properties
+    info = properties.pop("delivery_info")
+    reply_to = properties.pop("reply_to")
+    priority = properties.pop("priority")
+    exchange, routing_key = info["exchange"], info["routing_key"]
+    if (
+        type(reply_to) is not str
+        or type(priority) is not int
+        or type(exchange) is not str
+        or type(routing_key) is not str
+        or type(properties["correlation_id"]) is not str
+        or "delivery_tag" in properties
+        or "body_encoding" in properties
+    ):
+        raise TypeError
+    return Message(
+        whole.headers,
+        body,
+        whole.content_type,
+        whole.content_encoding,
+        queue or routing_key,
+        priority,
+        0.0,
+        reply_to,
+        exchange,
+        routing_key,
+        properties,
+    )
+
+
+def _decode_any(head: bytes, body: bytes | None, queue: str) -> Message:
     whole = jsoncodec.loads(head)
     if not isinstance(whole, dict):
         raise DecodeError(f"the head of a message is a map, this is {saferepr(whole, 120)}")

@@ -25,9 +25,13 @@ from chervil.wire.message import Message
 numbers = st.integers(min_value=1, max_value=2**64 - 1)
 
 
-@given(numbers, st.integers(1, 2**32 - 1), st.binary(), st.none() | st.binary())
-def test_job_survives(number: int, deliveries: int, head: bytes, body: bytes | None) -> None:
-    job = Job(number, deliveries, head, body)
+@given(
+    numbers, st.integers(1, 2**32 - 1), st.binary(), st.none() | st.binary(), st.text(max_size=99)
+)
+def test_job_survives(
+    number: int, deliveries: int, head: bytes, body: bytes | None, queue: str
+) -> None:
+    job = Job(number, deliveries, head, body, queue)
     frame = pack_job(job)
     assert unpack_job(frame) == job
     assert job_number(frame) == number

@@ -287,6 +287,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "remote_shop.py").write_text(textwrap.dedent(MODULE))
     (tmp_path / "remote_exits.py").write_text("raise SystemExit")
     (tmp_path / "remote_broken.py").write_text("1 / 0")
+    (tmp_path / "remote_program").mkdir()
+    (tmp_path / "remote_program" / "__init__.py").write_text("")
+    (tmp_path / "remote_program" / "__main__.py").write_text("print('the program runs')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(failures, "_failed", set())
     yield "remote_shop"
@@ -337,7 +340,7 @@ def test_classes_that_make_trouble(module: str) -> None:
         "remote_broken",
         "no.such",
         "__main__",
-        "pip.__main__",
+        "remote_program.__main__",
         "antigravity",
         "this",
         "",

@@ -94,3 +94,14 @@ def test_now() -> None:
         assert moment.tzinfo is dt.UTC
         assert len(text) == 32
         assert before - 2e-6 <= moment.timestamp() <= after
+
+
+def test_now_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    for nanoseconds, text in (
+        (1893553445_000001999, "2030-01-02T03:04:05.000001+00:00"),
+        (1893553445_999999999, "2030-01-02T03:04:05.999999+00:00"),
+        (1893553446_000000000, "2030-01-02T03:04:06.000000+00:00"),
+        (1893553445_500000000, "2030-01-02T03:04:05.500000+00:00"),
+    ):
+        monkeypatch.setattr(times.time, "time_ns", lambda now=nanoseconds: now)
+        assert times.now_text() == text
