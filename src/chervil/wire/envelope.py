@@ -21,14 +21,6 @@ from chervil.wire.message import Message
 from chervil.wire.saferepr import saferepr
 
 
-class PlainHeaders(dict[str, Any]):
-    """Headers whose maker promises that they hold nothing but what JSON has a form for:
-    exact ``str, int, bool, None``, finite floats, and lists and dicts of these.
-
-    They are written without being looked through, which is most of the work.
-    """
-
-
 def _envelope(message: Message) -> dict[str, Any]:
     headers = message.headers
     return {
@@ -56,15 +48,7 @@ def encode_head(message: Message) -> bytes:
     """
     if message.head is not None:
         return message.head
-    whole = _envelope(message)
-    if jsoncodec.is_plain(whole["properties"]) and (
-        type(message.headers) is PlainHeaders or jsoncodec.is_plain(message.headers)
-    ):
-        try:
-            return jsoncodec.fast_encode(whole)
-        except (ValueError, TypeError, RecursionError):
-            pass  # Lone surrogates.
-    return jsoncodec.dumps(whole)
+    return jsoncodec.dumps(_envelope(message))
 
 
 def encode_full(message: Message) -> bytes:

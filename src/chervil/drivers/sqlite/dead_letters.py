@@ -14,9 +14,9 @@ def find(link: Link, queue: str | None, limit: int, after: str) -> list[DeadLett
     rows = link.execute(
         "SELECT dead_letters.id, queues.name, head, body, reason, detail, deliveries, died_at "
         "FROM dead_letters CROSS JOIN queues ON queues.id = dead_letters.queue "
-        "WHERE dead_letters.id > ?1 AND (?2 IS NULL OR queues.name = ?2) "
-        "ORDER BY dead_letters.id LIMIT ?3",
-        (first, queue, limit),
+        "WHERE dead_letters.id > ? AND (? IS NULL OR queues.name = ?) "
+        "ORDER BY dead_letters.id LIMIT ?",
+        (first, queue, queue, limit),
     ).fetchall()
     return [DeadLetter(str(number), *rest) for number, *rest in rows]
 
