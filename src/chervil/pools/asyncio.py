@@ -8,15 +8,15 @@ like the others.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from chervil.context import Context
 from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from chervil.execution import Interruptible, close_thread_loop
+from chervil.execution import Interruptible, aexecute, close_thread_loop
 from chervil.pools.frames import Job, unpack_job
 from chervil.pools.interrupt import raise_in_thread
 from chervil.pools.seat import Seat
@@ -35,11 +35,11 @@ class Loop:
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
         self._free = list(range(seat.slots))
-        self._reading = False
+        self._listening = False
         self._stop = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._coroutines: dict[int, tuple[int, Interruptible]] = {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads(self)
 
     async def main(self) -> None:
         """Run until the queue ends and everything that runs has ended."""
@@ -47,90 +47,78 @@ class Loop:
         self._ended = self._loop.create_future()
         control = self._seat.control
         self._loop.add_reader(control.fileno(), self._on_control)
-        self._read()
+        self._listen()
         try:
             await self._ended
         finally:
             self._loop.remove_reader(control.fileno())
             self._pause()
-            if self._threads is not None:
-                self._threads.shutdown(wait=False)
+            self._threads.close()
 
     # --- jobs
 
-    def _read(self) -> None:
-        if not self._reading and not self._stop:
-            self._loop.add_reader(self._seat.channel.jobs_fileno, self._on_jobs)
-            self._reading = True
+    def _listen(self) -> None:
+        if not self._listening and not self._stop:
+            self._loop.add_reader(self._seat.channel.jobs_fileno, self._take)
+            self._listening = True
 
     def _pause(self) -> None:
-        if self._reading:
+        if self._listening:
             self._loop.remove_reader(self._seat.channel.jobs_fileno)
-            self._reading = False
+            self._listening = False
 
-    def _on_jobs(self) -> None:
+    def _take(self) -> None:
+        """Start what is there while slots are free; listen only while some stay free."""
         try:
-            self._take()
+            while self._free and not self._stop:
+                frame = self._seat.channel.take_now()
+                if frame is None:
+                    self._listen()
+                    return
+                if not frame:
+                    self._finish()
+                    return
+                self._start(unpack_job(frame), self._free.pop())
+            self._pause()
         except BaseException as exc:  # a mistake of ours: end, and let the hub run it elsewhere
             if not self._ended.done():
                 self._ended.set_exception(exc)
-
-    def _take(self) -> None:
-        while self._free and not self._stop:
-            frame = self._seat.channel.take_now()
-            if frame is None:
-                return
-            if not frame:
-                self._finish()
-                return
-            self._start(unpack_job(frame), self._free.pop())
-        self._pause()
 
     def _start(self, job: Job, slot: int) -> None:
         seat = self._seat
         seat.page.enter(seat.index, slot, job.number, monotonic())
         opened = seat.runner.open(job)
         if opened is None:
-            self._done(slot)
-            return
-        task, request = opened
-        body = self._coroutine if task.is_async else self._function
-        running = self._loop.create_task(body(job, slot, task, request))
-        self._tasks.add(running)
-        running.add_done_callback(self._tasks.discard)
+            seat.page.leave(seat.index, slot)
+            self._free.append(slot)
+        elif opened[0].is_async:
+            running = self._loop.create_task(self._run(job, slot, *opened))
+            self._tasks.add(running)
+        else:
+            self._threads.run(job, slot, *opened)
 
-    async def _coroutine(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
+    async def _run(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
         def supervise(coroutine: Coroutine[Any, Any, Any]) -> Interruptible:
             running = Interruptible(coroutine)
-            running.task = asyncio.current_task()
+            running.task = me
             self._coroutines[slot] = job.number, running
             return running
 
+        me = asyncio.current_task()
+        runner = self._seat.runner
         try:
-            await self._seat.runner.aperform(job, task, request, supervise)
+            ending = await aexecute(task, request, supervise)
+        except BaseException as exc:  # interrupted outside the user's function
+            ending = runner.interrupted(exc)
+        self._coroutines.pop(slot, None)
+        try:
+            runner.conclude(job, task, request, ending)
         finally:
-            self._coroutines.pop(slot, None)
+            self._tasks.discard(me)
             self._done(slot)
-
-    async def _function(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._seat.slots, "chervil")
-        try:
-            await self._loop.run_in_executor(
-                self._threads, self._in_thread, job, slot, task, request
-            )
-        finally:
-            self._done(slot)
-
-    def _in_thread(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
-        seat = self._seat
-        seat.page.enter(seat.index, slot, job.number, monotonic(), threading.get_ident())
-        try:
-            seat.runner.perform_opened(job, task, request)
-        finally:
-            close_thread_loop()
 
     def _done(self, slot: int) -> None:
+        """A job has ended; on the loop's thread."""
         seat = self._seat
         seat.page.leave(seat.index, slot)
         self._free.append(slot)
@@ -138,9 +126,8 @@ class Loop:
             self._stop = True
         if self._stop:
             self._finish()
-        elif not self._reading:
-            self._read()
-            self._on_jobs()
+        elif not self._listening:
+            self._take()
 
     def _finish(self) -> None:
         self._stop = True
@@ -166,3 +153,53 @@ class Loop:
         running, _, thread = self._seat.page.read(self._seat.index, slot)
         if running == number and thread:
             raise_in_thread(thread, exception)
+
+    # --- functions that are not coroutines
+
+    def perform(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
+        """Run a function; in a thread of its own."""
+        seat = self._seat
+        thread = threading.get_ident()
+        seat.page.enter(seat.index, slot, job.number, monotonic(), thread)
+        try:
+            seat.runner.perform_opened(job, task, request)
+        finally:
+            self._loop.call_soon_threadsafe(self._returned, slot)
+
+    def _returned(self, slot: int) -> None:
+        self._threads.free += 1
+        self._done(slot)
+
+
+Work = tuple[Job, int, "Task[Any, Any]", Context]
+
+
+class Threads:
+    """Threads that run functions; as many as there were functions at a time."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._perform = loop.perform
+        self._work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._count = 0
+        #: Threads that wait for work; counted on the loop's thread alone.
+        self.free = 0
+
+    def run(self, *work: Any) -> None:
+        """Have a job run in a thread that is free, or in a new one."""
+        if self.free:
+            self.free -= 1
+        else:
+            self._count += 1
+            name = f"chervil-{self._count}"
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        self._work.put(work)
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            self._perform(*work)
+        close_thread_loop()
+
+    def close(self) -> None:
+        """Let the threads that are free end."""
+        for _ in range(self._count):
+            self._work.put(None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chervil import states
@@ -26,7 +26,7 @@ from chervil.exceptions import (
     Retry,
     WorkerTerminate,
 )
-from chervil.execution import Ending, aexecute, execute, format_traceback
+from chervil.execution import Ending, execute, format_traceback
 from chervil.pools.frames import Extra, Job, Kind, pack_report
 from chervil.wire import envelope, outcomes
 from chervil.wire.celery_v2 import decode_body
@@ -74,23 +74,13 @@ class Runner:
             ending = execute(task, request)
         except WorkerTerminate:
             raise
-        except BaseException as exc:  # interrupted outside the user's function
-            ending = Ending(states.FAILURE, exc, format_traceback(exc), 0.0)
+        except BaseException as exc:
+            ending = self.interrupted(exc)
         self.conclude(job, task, request, ending)
 
-    async def aperform(
-        self,
-        job: Job,
-        task: Task[Any, Any],
-        request: Context,
-        supervise: Callable[[Coroutine[Any, Any, Any]], Any],
-    ) -> None:
-        """Run an opened job on the running event loop and report it."""
-        try:
-            ending = await aexecute(task, request, supervise)
-        except BaseException as exc:
-            ending = Ending(states.FAILURE, exc, format_traceback(exc), 0.0)
-        self.conclude(job, task, request, ending)
+    def interrupted(self, exc: BaseException) -> Ending:
+        """The ending of a job that was interrupted outside the user's function."""
+        return Ending(states.FAILURE, exc, format_traceback(exc), 0.0)
 
     # --- before
 
