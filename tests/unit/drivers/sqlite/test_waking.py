@@ -337,3 +337,20 @@ def test_closing_leaves_no_files_but_the_database(tmp_path: Path, url: str) -> N
     connection = sqlite3.connect(tmp_path / "chervil.db")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+def test_a_renewal_in_the_last_moment_counts(broker: SqliteBroker) -> None:
+    with clock.using(clock.ManualClock()) as manual:
+        assert isinstance(manual, clock.ManualClock)
+        consumer = broker.consumer([Queue("q")], "node", 10)
+        broker.publish([make_message("q")])
+        claim(consumer, 1)
+        until = manual.monotonic() + 10
+        manual.advance(11)
+        consumer.renew()  # after somebody saw it run out, before he took the claims
+        number, name = consumer._id, consumer._ear.name
+        assert broker.dismiss(number, name, unless_renewed_since=until) == 0
+        assert broker.depths()["q"].claimed == 1
+        consumer.renew()
+        assert broker.dismiss(number, name, unless_renewed_since=until + 11) == 1
+        consumer.close()

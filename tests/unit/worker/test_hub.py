@@ -1,0 +1,307 @@
+"""The hub's loop, with the memory broker and executors that the test plays."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from chervil import Chervil
+from chervil.drivers.contracts import Delivery, Settlement
+from chervil.exceptions import BrokerUnavailable, LeaseLost
+from chervil.pools.frames import Kind, job_number, pack_report, unpack_job
+from chervil.worker.admission import Admission
+from chervil.worker.appetite import Appetite
+from chervil.worker.flight import Flight
+from chervil.worker.hub import COLD, WARM, Hub
+from chervil.worker.outcomes import Outcomes
+from chervil.worker.settling import Settling
+from tests.support.waiting import wait_until
+
+
+class Executors:
+    """Takes jobs and reports when the test says so."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.endings: list[tuple[Flight, Settlement]] = []
+        self.jobs: list[bytes] = []
+        self._reports: list[bytes] = []
+        self._out, self._in = socket.socketpair()
+        self._out.setblocking(False)
+
+    def descriptors(self) -> list[int]:
+        return [self._out.fileno()]
+
+    def full(self) -> bool:
+        return False
+
+    def busy(self) -> bool:
+        return False
+
+    def start(self) -> None: ...
+
+    def dispatch(self, flight: Flight, frame: bytes) -> None:
+        self.jobs.append(frame)
+
+    def reports(self) -> list[bytes]:
+        try:
+            self._out.recv(4096)
+        except BlockingIOError:
+            return []
+        reports, self._reports = self._reports, []
+        return reports
+
+    def take_back(self) -> list[bytes]:
+        jobs, self.jobs = self.jobs, []
+        return jobs
+
+    def tend(self, now: float) -> None: ...
+
+    def next(self) -> float | None:
+        return None
+
+    def pids(self) -> list[int]:
+        return []
+
+    def leave(self) -> None: ...
+
+    def close(self) -> None:
+        self._out.close()
+        self._in.close()
+
+    # --- what the test does
+
+    def end(self, count: int, runtime: float = 0.0) -> None:
+        """The first ``count`` jobs end."""
+        ended, self.jobs = self.jobs[:count], self.jobs[count:]
+        self._reports += [
+            pack_report(job_number(frame), Kind.IGNORED, runtime, b"") for frame in ended
+        ]
+        self._in.send(b"!")
+
+
+class Bench:
+    """A hub in a thread, and what is around it."""
+
+    def __init__(self, slots: int = 2, consumer: Callable[[Any], Any] = lambda c: c) -> None:
+        url = f"memory://{uuid.uuid4().hex}"
+        self.app = Chervil("bench", broker=url, backend=url, set_as_current=False)
+
+        @self.app.task(name="noop", ignore_result=True)
+        def noop() -> None: ...
+
+        @self.app.task(name="early", ignore_result=True, acks_late=False)
+        def early() -> None: ...
+
+        self.noop, self.early = noop, early
+        self.executors = Executors(slots)
+        self.flights: dict[int, Flight] = {}
+        outcomes = Outcomes(self.app)
+        self.appetite = Appetite(slots)
+        self._wakeup_out, self._wakeup_in = socket.socketpair()
+        self._wakeup_out.setblocking(False)
+        self.consumer = self.app.broker.consumer(self.app.router.select(None, None), "n", 60)
+        self.hub = Hub(
+            self.app.broker,
+            consumer(self.consumer),
+            self.app.backend,
+            self.executors,
+            self.flights,
+            Admission(self.app, outcomes),
+            Settling(self.app, outcomes),
+            self.appetite,
+            shared=True,
+            wakeup=self._wakeup_out.fileno(),
+        )
+        self._thread = threading.Thread(target=self.hub.run)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, how: int = COLD) -> None:
+        self.hub.stopping = how
+        self._wakeup_in.send(b"!")
+
+    def join(self) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self.stop()
+            self.join()
+        self.consumer.close()
+        self.executors.close()
+        self._wakeup_in.close()
+        self._wakeup_out.close()
+        self.app.close()
+
+    def depth(self) -> tuple[int, int]:
+        depth = self.app.broker.depths(["celery"])["celery"]
+        return depth.ready, depth.claimed
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**kwargs: Any) -> Bench:
+        made.append(Bench(**kwargs))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+def test_claims_what_can_start_and_settles_what_ended(make: Any) -> None:
+    bench = make(slots=2)
+    for _ in range(5):
+        bench.noop.delay()
+    bench.start()
+    wait_until(lambda: len(bench.executors.jobs) == 2)
+    assert bench.depth() == (3, 2)
+    bench.executors.end(2, runtime=1.0)
+    wait_until(lambda: len(bench.executors.jobs) == 2 and bench.depth() == (1, 2))
+    bench.executors.end(2, runtime=1.0)
+    wait_until(lambda: len(bench.executors.jobs) == 1)
+    bench.executors.end(1, runtime=1.0)
+    wait_until(lambda: bench.depth() == (0, 0))
+    assert bench.hub.processed == 5
+
+
+def test_stays_hungry_when_tasks_become_longer(make: Any) -> None:
+    """More may be in flight than is wanted by then; what waits is still claimed after."""
+    bench = make(slots=2)
+    bench.appetite.ran(0.00001 * 1000, 1000)  # so short that there is a large surplus
+    for _ in range(300):
+        bench.noop.delay()
+    bench.start()
+    wait_until(lambda: len(bench.executors.jobs) >= 100)
+    bench.executors.end(10, runtime=5.0)
+    wait_until(lambda: bench.appetite.allowed == 2)
+    while (left := sum(bench.depth())) > 0:
+        wait_until(lambda: bench.executors.jobs, 2, "nothing is claimed although work waits")
+        bench.executors.end(len(bench.executors.jobs), runtime=5.0)
+        wait_until(lambda: sum(bench.depth()) < left, 2)  # noqa: B023
+
+
+def test_a_surplus_that_nobody_begins_is_given_back(make: Any) -> None:
+    bench = make(slots=2)
+    bench.appetite.ran(0.00001 * 1000, 1000)
+    for _ in range(20):
+        bench.noop.delay()
+    bench.start()
+    wait_until(lambda: bench.executors.jobs)
+    taken = [bench.executors.jobs.pop(0) for _ in range(2)]  # two long tasks begin
+    wait_until(lambda: bench.depth() == (18, 2), 5, "the rest goes back")
+    assert bench.executors.jobs == []
+    for frame in taken:
+        assert unpack_job(frame).deliveries == 1
+
+
+def test_given_back_deliveries_do_not_count(make: Any) -> None:
+    bench = make(slots=2)
+    for _ in range(3):
+        bench.noop.delay()
+    bench.start()
+    wait_until(lambda: len(bench.executors.jobs) == 2)
+    bench.stop(WARM)
+    bench.join()
+    again = bench.app.broker.consumer(bench.app.router.select(None, None), "m", 60)
+    claimed = again.exchange([], 10)
+    assert [delivery.deliveries for delivery in claimed] == [1, 1, 1]
+    again.close()
+
+
+def test_warm_stop_waits_for_what_runs(make: Any) -> None:
+    bench = make(slots=1)
+    bench.noop.delay()
+    bench.start()
+    wait_until(lambda: bench.executors.jobs)
+    running = bench.executors.jobs
+    bench.executors.jobs = []  # it has begun, so it cannot be taken back
+    bench.stop(WARM)
+    bench.noop.delay()
+    assert bench._thread.is_alive()
+    bench.executors.jobs = running
+    bench.executors.end(1)
+    bench.join()
+    assert bench.depth() == (1, 0)
+
+
+class Failing:
+    """A consumer whose exchanges fail as often as told."""
+
+    def __init__(self, inner: Any, error: type[Exception], times: int) -> None:
+        self._inner, self._error, self.left = inner, error, times
+        self.seen: list[int] = []
+
+    def exchange(self, settlements: Sequence[Settlement], limit: int) -> Sequence[Delivery]:
+        self.seen.append(len(settlements))
+        if settlements and self.left:
+            self.left -= 1
+            raise self._error("not now")
+        return self._inner.exchange(settlements, limit)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_what_could_not_be_settled_is_settled_later(make: Any) -> None:
+    failing: list[Failing] = []
+
+    def wrap(inner: Any) -> Failing:
+        failing.append(Failing(inner, BrokerUnavailable, 3))
+        return failing[0]
+
+    bench = make(slots=2, consumer=wrap)
+    bench.noop.delay()
+    bench.start()
+    wait_until(lambda: bench.executors.jobs)
+    bench.executors.end(1)
+    wait_until(lambda: bench.depth() == (0, 0), 10)
+    assert failing[0].left == 0
+
+
+def test_a_lost_lease_means_starting_over(make: Any) -> None:
+    bench = make(slots=2, consumer=lambda inner: Failing(inner, LeaseLost, 1))
+    reopened: list[Any] = []
+
+    def reopen() -> Any:
+        bench.consumer.close()  # gives the claims to whoever comes next
+        reopened.append(bench.app.broker.consumer(bench.app.router.select(None, None), "n", 60))
+        bench.consumer = reopened[-1]
+        return reopened[-1]
+
+    bench.hub.reopen = reopen
+    for _ in range(2):
+        bench.noop.delay()
+    bench.start()
+    wait_until(lambda: len(bench.executors.jobs) == 2)
+    first = bench.executors.jobs[1]
+    bench.executors.end(1)  # and settling it finds the lease lost
+    wait_until(lambda: reopened)
+    wait_until(lambda: len(bench.executors.jobs) == 2, 10, "both are claimed again")
+    assert first not in bench.executors.jobs
+    bench.executors.end(2)
+    wait_until(lambda: bench.depth() == (0, 0))
+    assert bench.app.broker.dead() == []
+
+
+def test_acknowledged_before_it_runs(make: Any) -> None:
+    bench = make(slots=2)
+    for _ in range(4):
+        bench.early.delay()
+    bench.start()
+    wait_until(lambda: len(bench.executors.jobs) == 2)
+    assert bench.depth() == (2, 0), "gone from the broker before they begin"
+    bench.executors.end(2)
+    wait_until(lambda: len(bench.executors.jobs) == 2)
+    bench.executors.end(2)
+    wait_until(lambda: bench.hub.processed == 4)
