@@ -188,7 +188,7 @@ def test_stays_hungry_when_tasks_become_longer(make: Any) -> None:
     while (left := sum(bench.depth())) > 0:
         wait_until(lambda: bench.executors.jobs, 2, "nothing is claimed although work waits")
         bench.executors.end(len(bench.executors.jobs), runtime=5.0)
-        wait_until(lambda: sum(bench.depth()) < left, 2)  # noqa: B023
+        wait_until(lambda: sum(bench.depth()) < left, 2)
 
 
 def test_a_surplus_that_nobody_begins_is_given_back(make: Any) -> None:
