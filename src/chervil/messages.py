@@ -89,7 +89,7 @@ class Plan(msgspec.Struct, gc=False):
             self.exchange,
             self.routing_key,
             self.properties,
-            self.head and self.head.fill(task_id, argsrepr, kwargsrepr),
+            None if self.head is None else self.head.fill(task_id, argsrepr, kwargsrepr),
         )
 
 

@@ -129,9 +129,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 class Consumer(Protocol):
     """A node's claim on messages of some queues, under one lease."""
 
-    def exchange(
-        self, settlements: Sequence[Settlement], limit: int
-    ) -> Sequence[Delivery]:
+    def exchange(self, settlements: Sequence[Settlement], limit: int) -> Sequence[Delivery]:
         """Settle what is finished and claim up to ``limit`` messages, without waiting.
 
         Where the broker can (``Features.atomic_results``) the outcomes and
@@ -196,9 +194,7 @@ class Broker(Protocol):
         """
         ...
 
-    def consumer(
-        self, queues: Sequence[Queue], node: str, lease: float = 10.0
-    ) -> Consumer:
+    def consumer(self, queues: Sequence[Queue], node: str, lease: float = 10.0) -> Consumer:
         """Start to consume; ``lease`` in seconds."""
         ...
 

@@ -84,8 +84,7 @@ def _load(url: str, half: str) -> Callable[..., Any]:
         close = get_close_matches(scheme, _DRIVERS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ImproperlyConfigured(
-            f"unknown scheme {scheme!r} in URL {url!r}{hint} "
-            f"(known: {', '.join(schemes())})"
+            f"unknown scheme {scheme!r} in URL {url!r}{hint} (known: {', '.join(schemes())})"
         )
     path = getattr(driver, half)
     if path is None:

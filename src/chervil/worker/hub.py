@@ -184,9 +184,7 @@ class Hub:
 
     def _send(self, flight: Flight) -> None:
         delivery = flight.delivery
-        job = Job(
-            flight.number, delivery.deliveries, delivery.head, delivery.body, delivery.queue
-        )
+        job = Job(flight.number, delivery.deliveries, delivery.head, delivery.body, delivery.queue)
         self._fleet.dispatch(flight, pack_job(job))
 
     def _give_back(self, *, stale: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from chervil import clock
@@ -49,6 +50,18 @@ class SqliteBroker:
 
     def publish(self, messages_: Sequence[Message]) -> None:
         """See :meth:`chervil.drivers.contracts.Broker.publish`."""
+        if len(messages_) != 1 or not messages.is_usual(messages_[0]):
+            self._publish_any(messages_)
+            return
+        try:
+            wanting = self.database.write(partial(messages.insert_one, messages_[0]))
+        except KeyError:  # the first message of this connection to that queue
+            self._publish_any(messages_)
+            return
+        if wanting:
+            self.knock([name for (name,) in wanting])
+
+    def _publish_any(self, messages_: Sequence[Message]) -> None:
         if not messages_:
             return
         packed = [messages.pack(message) for message in messages_]
@@ -74,7 +87,7 @@ class SqliteBroker:
         """The sockets of those who consume from these queues; inside a transaction."""
         found: set[str] = set()
         for queue in queues:
-            rows = link.execute("SELECT name FROM wants WHERE queue = ?", (queue,)).fetchall()
+            rows = link.execute(messages.WANTING, (queue,)).fetchall()
             found.update(name for (name,) in rows)
         return found
 

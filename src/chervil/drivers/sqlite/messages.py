@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from chervil import clock
 from chervil.drivers.contracts import Depth
 from chervil.drivers.sqlite.database import Link, blob
 from chervil.exceptions import ImproperlyConfigured, MessageTooLarge
@@ -24,6 +25,7 @@ MAX_SIZE = 999_000_000
 _ROWS = 20
 _INSERT = "INSERT INTO messages (queue, rank, head, body) VALUES (?, ?, ?, ?)"
 _INSERT_MANY = _INSERT + ", (?, ?, ?, ?)" * (_ROWS - 1)
+WANTING = "SELECT name FROM wants WHERE queue = ?"
 _READY = "INSERT INTO ready (queue, rank, id, deliveries, since) "
 _DELAYED = "INSERT INTO delayed (queue, due, id, rank, deliveries) "
 _CLAIMED = "FROM claims CROSS JOIN messages ON messages.id = claims.id "
@@ -31,6 +33,8 @@ _CLAIMED = "FROM claims CROSS JOIN messages ON messages.id = claims.id "
 #: Delayed messages that are made ready in one go.
 _PROMOTE = 1000
 _LARGEST = 2**63 - 1
+#: Bodies above this take the way that checks sizes.
+_SMALL = 1 << 20
 
 Runs = Sequence[tuple[int, int]]
 
@@ -101,6 +105,26 @@ def runs(ids: list[int]) -> Runs:
 
 
 # --- in --------------------------------------------------------------------------
+
+
+def is_usual(message: Message) -> bool:
+    """Whether :func:`insert_one` can store it: due now, small, its head encoded."""
+    return message.due <= 0 and message.head is not None and len(message.body) < _SMALL
+
+
+def insert_one(message: Message, link: Link) -> list[tuple[str]]:
+    """Store one usual message with as few steps as possible; the sockets of the
+    consumers that should look.
+
+    :raises KeyError: the link does not know the number of the queue.
+    """
+    execute, head = link.execute, message.head
+    assert head is not None
+    queue, rank = link.queues[message.queue], -message.priority
+    row = (queue, rank, bytearray(head), bytearray(message.body))
+    number = execute(_INSERT, row).lastrowid
+    execute(_READY + "VALUES (?, ?, ?, 0, ?)", (queue, rank, number, clock.now()))
+    return execute(WANTING, (queue,)).fetchall()
 
 
 def insert(link: Link, packed: Sequence[Packed], now: float) -> set[int]:
