@@ -22,7 +22,8 @@ from typing import Any
 
 EXAMPLES = Path(__file__).resolve().parent
 _BLOCK = re.compile(
-    r"(?P<skip><!-- not run: [^>]+ -->\n+)?^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```$",
+    r"(?P<skip><!-- not run: [^>]+ -->\n+)?"
+    r"^(?P<indent> *)```(?:python| \{\.python\})\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
 _SNIPPET = re.compile(r'^--8<-- "([^":]+)(?::[^"]*)?"$', re.MULTILINE)

@@ -24,7 +24,7 @@ _SHELL = re.compile(r"^ *```(sh|console)\n(.*?)^ *```$", re.MULTILINE | re.DOTAL
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
-    if "```python" not in page.read_text():
+    if "```python" not in (text := page.read_text()) and "{.python}" not in text:
         pytest.skip("no Python here")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CHERVIL_")}
     environment["PYTHONPATH"] = str(EXAMPLES)

@@ -8,7 +8,8 @@ Rules that hold for every driver and that the conformance suites
   :class:`~chervil.exceptions.OperationalError` within its deadline.
 * ``Broker`` and ``ResultStore`` objects may be used from any thread and, after
   a fork, from the child. A ``Consumer`` belongs to one thread, except
-  ``renew`` and ``wake``.
+  ``renew``, ``recover``,
+  ``tend`` and ``wake``.
 * A claim belongs to its consumer until it is settled, the consumer is closed,
   or its lease runs out; what a consumer settles after that changes nothing.
 """
@@ -166,6 +167,11 @@ class Consumer(Protocol):
         """Take back the claims of consumers that died; how many messages.
 
         May be called from any thread."""
+        ...
+
+    def tend(self) -> None:
+        """Housekeeping of the store, about once a second, so that no commit has to wait
+        for it. May be called from any thread."""
         ...
 
     def wake(self) -> None:

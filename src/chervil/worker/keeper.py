@@ -65,6 +65,7 @@ class Keeper:
                 if now >= recover:
                     recover = now + _RECOVER_SECONDS
                     self._try(self._recover)
+                    self._try(self._consumer.tend)
                 if now >= expire:
                     expire = now + _EXPIRE_SECONDS
                     self._try(self._expire)

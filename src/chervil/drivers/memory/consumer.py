@@ -146,6 +146,9 @@ class MemoryConsumer:
             self._check()
             self.lease_until = clock.monotonic() + self._lease
 
+    def tend(self) -> None:
+        """See :meth:`chervil.drivers.contracts.Consumer.tend`; there is nothing to do."""
+
     def recover(self) -> int:
         """See :meth:`chervil.drivers.contracts.Consumer.recover`."""
         now, found = clock.monotonic(), 0

@@ -17,10 +17,6 @@ from chervil.wire.message import Outcome
 if TYPE_CHECKING:
     from chervil.drivers.sqlite.broker import SqliteBroker
 
-#: Pages in the write-ahead log after which a commit of a consumer copies them into
-#: the file: sooner than anybody else does, so that clients seldom have to.
-_CHECKPOINT = 1000
-
 
 class _OutOfStep(Exception):
     """The file says otherwise than our memory of what we hold."""
@@ -66,7 +62,7 @@ class SqliteConsumer:
         self, broker: SqliteBroker, queues: Sequence[Queue], node: str, lease: float
     ) -> None:
         self._broker = broker
-        self._database = Database(broker.location, BrokerUnavailable, _CHECKPOINT)
+        self._database = Database(broker.location, BrokerUnavailable)
         self._names = list(dict.fromkeys(queue.name for queue in queues))
         self._lease = lease
         self._turn = 0
@@ -270,6 +266,10 @@ class SqliteConsumer:
     def recover(self) -> int:
         """See :meth:`chervil.drivers.contracts.Consumer.recover`."""
         return self._broker.recover(self._id)
+
+    def tend(self) -> None:
+        """See :meth:`chervil.drivers.contracts.Consumer.tend`."""
+        self._broker.database.checkpoint()
 
     def close(self) -> None:
         """See :meth:`chervil.drivers.contracts.Consumer.close`."""

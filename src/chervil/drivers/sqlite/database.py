@@ -60,6 +60,11 @@ _TEXTS = {
 }
 
 
+#: Pages in the write-ahead log after which a commit copies them into the file, which
+#: takes milliseconds. Nodes do it beside their work, so a commit seldom has to.
+_CHECKPOINT = 16_000
+
+
 def blob(data: bytes) -> bytes | bytearray:
     """The same bytes in the type that sqlite3 binds fastest.
 
@@ -101,16 +106,11 @@ class Database:
     """A pool of connections to one file.
 
     :param error: what to raise when the file cannot be used.
-    :param checkpoint: pages in the write-ahead log after which a commit copies
-        them into the file.
     """
 
-    def __init__(
-        self, location: Location, error: type[OperationalError], checkpoint: int = 4000
-    ) -> None:
+    def __init__(self, location: Location, error: type[OperationalError]) -> None:
         self.location = location
         self._error = error
-        self._checkpoint = checkpoint
         self._lock = threading.Lock()
         self._idle: list[Link] = []
         self._lent = 0
@@ -177,7 +177,7 @@ class Database:
             schema.check(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self.location.synchronous}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {self._checkpoint}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
             connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
             # Some systems' SQLite overwrites what is deleted, for secrecy.
             connection.execute("PRAGMA secure_delete = OFF")
@@ -232,6 +232,17 @@ class Database:
             return value
         except sqlite3.Error as exc:
             raise self.translate(exc, link) from exc
+        finally:
+            self.give(link)
+
+    def checkpoint(self) -> None:
+        """Copy what is in the write-ahead log into the file, as far as that goes without
+        holding anybody up. Errors are left to whoever uses the file."""
+        link = self.take()
+        try:
+            link.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error:
+            pass
         finally:
             self.give(link)
 
