@@ -42,8 +42,6 @@ class ForkServer:
             end.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wakeup_in.fileno(), warn_on_full_buffer=False)
-        gc.collect()
-        gc.freeze()  # children must not touch, and so copy, the pages of what exists now
         poller = select.poll()
         poller.register(wakeup_out, select.POLLIN)
         poller.register(self._orders, select.POLLIN)
@@ -131,6 +129,10 @@ def start(executor: Callable[[int, socket.socket], int], *hub_only: Callable[[],
     :param hub_only: called in the fork server first, to close what only the hub uses.
     """
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # What exists now is out of the collector's reach from here on, in all processes of
+    # the node, so that none of them touches, and so copies, the pages that they share.
+    gc.collect()
+    gc.freeze()
     pid = os.fork()
     if pid == 0:
         status = 1
