@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("chervil.worker")
 #: Claim at most so many at once, so that one step stays short.
-_BATCH = 100
+_BATCH = 256
 #: Look at the broker at least so often, in seconds, whatever its signals say.
 _SAFETY_SECONDS = 0.5
 #: A surplus that nobody has begun for so many seconds is given back.

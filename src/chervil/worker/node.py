@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("chervil.worker")
 #: Exit codes of :meth:`Node.run`.
 EXIT_OK, EXIT_COLD = 0, 1
+#: Where tasks mostly wait, the number of CPUs says nothing about how many can run.
+_DEFAULT_SLOTS = {"threads": 10, "asyncio": 100}
 
 
 class Node:
@@ -88,8 +90,7 @@ class Node:
         self.app = app
         self.hostname = hostname or f"chervil@{socket.gethostname()}"
         self.pool = pool_name(pool or conf.worker_pool)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        total = concurrency or conf.worker_concurrency or cores or os.cpu_count() or 1
+        total = concurrency or conf.worker_concurrency or _DEFAULT_SLOTS.get(self.pool) or _cores()
         self.processes, self.slots = _shares(
             self.pool, total, processes or conf.worker_processes or 0
         )
@@ -279,6 +280,13 @@ class Node:
         self.stop(now=cold)
         if cold and self._solo is not None and self._solo.running:
             raise WorkerTerminate(EXIT_COLD)  # the hub itself is at the task
+
+
+def _cores() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _shares(pool: str, total: int, processes: int) -> tuple[int, int]:
