@@ -18,6 +18,7 @@ Names are imported when they are first used, so that ``import chervil`` is quick
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,10 +82,33 @@ __all__ = [
 ]
 
 
+#: Names of Celery's that mean nothing yet.
+_NOT_YET = frozenset(
+    {
+        "abstract",
+        "bootsteps",
+        "chain",
+        "chord",
+        "chunks",
+        "group",
+        "GroupResult",
+        "ResultSet",
+        "xmap",
+        "xstarmap",
+    }
+)
+
+
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'chervil' has no attribute {name!r}")
+        if name not in _NOT_YET:
+            raise AttributeError(f"module 'chervil' has no attribute {name!r}")
+        text = f"Celery's {name!r} is not in this version of Chervil"
+        # "from chervil import chain" would replace an AttributeError by one of its own.
+        if sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            raise ImportError(text, name="chervil")
+        raise AttributeError(text, name=name, obj=sys.modules[__name__])
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

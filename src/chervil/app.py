@@ -21,16 +21,47 @@ from chervil.context import (
 from chervil.decorators import TaskDecorator, from_function
 from chervil.exceptions import AlwaysEagerIgnored, ImproperlyConfigured
 from chervil.messages import embed_of
+from chervil.options import check_limits
 from chervil.registry import TaskRegistry, gen_task_name
 from chervil.result import AsyncResult as Result
 from chervil.settings import import_object
 from chervil.shared import note_finalized, shared_tasks
 from chervil.signals import Signal
 from chervil.task import Task as BaseTask
-from chervil.taskoptions import CHECKS, checked
+from chervil.taskoptions import CHECKS, check_names, checked
 
 #: Seconds that the broker remembers that a task was revoked.
 REVOKES_KEPT = 30 * 86400
+
+#: Parts of Celery's app that are not here, and what there is instead.
+_NOT_YET = {
+    **dict.fromkeys(
+        ("add_periodic_task", "Beat"),
+        "; let a cron job or timer run 'chervil -A app call task'",
+    ),
+    **dict.fromkeys(("Worker", "WorkController", "worker_main", "start"), "; run 'chervil worker'"),
+    "control": "; there are app.revoke(ids) and the command 'chervil'",
+    **dict.fromkeys(
+        (
+            "amqp",
+            "bugreport",
+            "canvas",
+            "connection",
+            "connection_for_read",
+            "connection_for_write",
+            "events",
+            "GroupResult",
+            "loader",
+            "log",
+            "pool",
+            "producer_pool",
+            "ResultSet",
+            "steps",
+            "user_options",
+        ),
+        "",
+    ),
+}
 
 _apps: weakref.WeakSet[Chervil] = weakref.WeakSet()
 
@@ -155,8 +186,12 @@ class Chervil(Connected):
         cls = type(task)
         if not task.name:
             task.name = self.gen_task_name(cls.__name__, cls.__module__)
+        base = cls.__mro__[1]
+        own = vars(cls) if "__wrapped__" in vars(cls) else {}  # of @app.task(...)
+        check_names((*own, *options), base if own else cls, task.name)
         for name, value in {**_options_of(cls), **options}.items():
             setattr(task, name, checked(name, value, task.name))
+        check_limits(task.soft_time_limit, task.time_limit, f"task {task.name}")
         known = self._tasks.register(task)
         if known is task:
             task.bind(self)
@@ -315,6 +350,20 @@ class Chervil(Connected):
         self.broker.revoke(list(ids), clock.now() + REVOKES_KEPT)
 
     # --- Python
+
+    if not TYPE_CHECKING:  # or checkers would take any name
+
+        def __getattr__(self, name):
+            """Only called for names that there are not."""
+            if name in _NOT_YET:
+                raise AttributeError(
+                    f"Celery's app.{name} is not in this version of Chervil{_NOT_YET[name]}",
+                    name=name,
+                    obj=self,
+                )
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
 
     def _after_fork(self) -> None:
         super()._after_fork()

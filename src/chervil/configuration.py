@@ -10,6 +10,7 @@ from typing import Any
 from chervil import clock
 from chervil.exceptions import ImproperlyConfigured
 from chervil.settings import CELERY_ONLY, SETTINGS, Settings
+from chervil.settings.sources import warn_no_effect
 from chervil.signals import Signal
 
 
@@ -26,6 +27,10 @@ class Configured:
         for name in given:
             if name not in SETTINGS and name not in CELERY_ONLY:
                 Settings(environ={})[name]  # raises what says which one is meant
+        # Here and not when they are read, which is anywhere.
+        warn_no_effect(
+            name for name in given if name in CELERY_ONLY and not CELERY_ONLY[name].refused
+        )
         self._given = given
         self._sources: list[tuple[Any, str | None, bool]] = []
         if config_source is not None:
@@ -58,7 +63,7 @@ class Configured:
             conf = Settings()
             for source, namespace, silent in self._sources:
                 conf.config_from_object(source, namespace, silent)
-            conf.update(self._given)
+            conf.adopt(self._given)
             self._conf = conf
         self.on_after_configure.send(sender=self, source=conf)
         return conf

@@ -220,6 +220,14 @@ class BackendGetMetaError(BackendError):
     """Reading a stored result failed."""
 
 
+class ValidationError(ChervilError, ValueError):
+    """An argument or the result of a task with ``pydantic=True`` is not as annotated.
+
+    The message has pydantic's text. (pydantic's own error cannot be made again from
+    what a result holds.)
+    """
+
+
 class InvalidTaskError(ChervilError):
     """A message does not describe a task that can be run."""
 

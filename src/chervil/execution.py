@@ -8,6 +8,7 @@ be stored is in the :class:`Ending`.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import traceback
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     import asyncio
 
     from chervil.task import Task
+
+
+#: Where the files are whose frames lead to a task: this package and the event loop.
+_MACHINERY = (
+    os.path.join(os.path.dirname(__file__), ""),
+    os.path.join(os.path.dirname(os.__file__), "asyncio", ""),
+)
 
 
 class Ending(msgspec.Struct):
@@ -143,7 +151,7 @@ def _autoretry(task: Task[Any, Any], request: Context, exc: BaseException) -> Ba
     options = dict(task.retry_kwargs)
     if task.retry_backoff:
         options["countdown"] = exponential_backoff(
-            factor=int(max(1.0, float(task.retry_backoff))),
+            factor=1 if task.retry_backoff is True else task.retry_backoff,
             retries=request.retries,
             maximum=task.retry_backoff_max,
             full_jitter=task.retry_jitter,
@@ -250,12 +258,23 @@ def format_traceback(exc: BaseException) -> str:
     An exception whose own ``__str__`` raises is described all the same.
     """
     try:
-        trace = exc.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-            trace = trace.tb_next
-        return "".join(traceback.format_exception(type(exc), exc, trace or exc.__traceback__))
+        whole = traceback.TracebackException(type(exc), exc, exc.__traceback__)
+        _strip(whole)
+        return "".join(whole.format())
     except BaseException as problem:
         return f"{type(exc).__name__}: <traceback not printable: {type(problem).__name__}>\n"
+
+
+def _strip(trace: traceback.TracebackException | None) -> None:
+    """Take away what leads to the user's first frame, also from causes and contexts."""
+    while trace is not None:
+        for number, frame in enumerate(trace.stack):
+            if not frame.filename.startswith(_MACHINERY):
+                del trace.stack[:number]
+                break
+        if trace.__context__ is not None and trace.__cause__ is not None:
+            _strip(trace.__context__)
+        trace = trace.__cause__ or trace.__context__
 
 
 # --- coroutines in pools that have no event loop of their own ------------------------

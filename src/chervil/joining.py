@@ -10,8 +10,9 @@ from chervil.context import Context, current_request
 
 NEVER_BLOCK = """\
 Never call result.get() within a task: it blocks a slot that the other task may need.
-Link the tasks instead (link=, chain), use async def and await the result, or say
-`with allow_join_result():` if you know that it cannot block for ever."""
+Have the other task call one more task with its result (link=), use async def and
+`await result.aget()`, or say `with allow_join_result():` if you know that it cannot
+block for ever."""
 
 _may_join: ContextVar[bool] = ContextVar("chervil_may_join", default=False)
 

@@ -70,6 +70,14 @@ class TaskFilter(logging.Filter):
 _task_filter = TaskFilter()
 
 
+def task_fields(name: str, task_id: str | None, **more: Any) -> dict[str, Any]:
+    """``extra=`` of a record that is about a task but not logged inside it.
+
+    Its JSON has the fields; as text it is formatted as any line of the worker.
+    """
+    return {"task_name": name, "task_id": task_id or "", "about_task": True, "task_fields": more}
+
+
 def get_logger(name: str) -> logging.Logger:
     """The logger of that name."""
     return logging.getLogger(name)
@@ -121,7 +129,7 @@ class TextFormatter(logging.Formatter):
         self._color = color
 
     def format(self, record: logging.LogRecord) -> str:
-        inside = getattr(record, "task_id", "")
+        inside = getattr(record, "task_id", "") and not hasattr(record, "about_task")
         line = self._inside.format(record) if inside else super().format(record)
         if self._color and (color := _COLORS.get(record.levelno)):
             return f"{color}{line}{_RESET}"
@@ -134,12 +142,15 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "taskName",
     "task_id",
     "task_name",
+    "about_task",
+    "task_fields",
 }
 
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``ts`` (ISO 8601, UTC), ``level``, ``logger``, ``message``,
-    ``process``, ``task_id``, ``task_name``, ``exc``, and what came in ``extra=``."""
+    ``process`` (id), ``process_name``, ``task_id``, ``task_name``, ``exc``, and what came
+    in ``extra=``."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -150,10 +161,12 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             "process": record.process,
+            "process_name": record.processName,
         }
         if task_id := getattr(record, "task_id", ""):
             entry["task_id"] = task_id
             entry["task_name"] = getattr(record, "task_name", "")
+            entry.update(getattr(record, "task_fields", ()))
         if record.exc_info and record.exc_info[0] is not None:
             entry["exc"] = self.formatException(record.exc_info)
         elif record.exc_text:

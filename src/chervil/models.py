@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from chervil.exceptions import ImproperlyConfigured, MissingDependency
+from chervil.exceptions import ImproperlyConfigured, MissingDependency, ValidationError
 from chervil.signatures import is_coroutine_function
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Models:
     def arguments(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Validated arguments.
 
-        :raises pydantic.ValidationError: one is not what its annotation says.
+        :raises ValidationError: one is not what its annotation says.
         """
         bound = self._signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
@@ -87,25 +87,42 @@ class Models:
             if adapter is None:
                 continue
             kind = self._signature.parameters[name].kind
+            what = f"argument {name!r}"
             if kind is kind.VAR_POSITIONAL:
-                bound.arguments[name] = tuple(self._validate(adapter, item) for item in value)
+                bound.arguments[name] = tuple(self._validate(adapter, v, what) for v in value)
             elif kind is kind.VAR_KEYWORD:
-                bound.arguments[name] = {k: self._validate(adapter, v) for k, v in value.items()}
+                bound.arguments[name] = {
+                    k: self._validate(adapter, v, f"argument {k!r}") for k, v in value.items()
+                }
             else:
-                bound.arguments[name] = self._validate(adapter, value)
+                bound.arguments[name] = self._validate(adapter, value, what)
         return bound.args, bound.kwargs
 
-    def _validate(self, adapter: Any, value: Any) -> Any:
-        return adapter.validate_python(value, strict=self._strict, context=self._context)
+    def check(self, args: Any, kwargs: Any) -> None:
+        """Refuse, before they are sent, arguments that the worker would refuse.
+
+        :raises ValidationError: one is not what its annotation says.
+        """
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError:
+            return  # with typing=False it is the worker that finds out
+        self.arguments(args, kwargs)
+
+    def _validate(self, adapter: Any, value: Any, what: str) -> Any:
+        try:
+            return adapter.validate_python(value, strict=self._strict, context=self._context)
+        except self._pydantic.ValidationError as exc:
+            raise ValidationError(f"{self._fun.__name__}: {what}: {exc}") from None
 
     def result(self, value: Any) -> Any:
         """A validated result, dumped.
 
-        :raises pydantic.ValidationError: it is not what the return annotation says.
+        :raises ValidationError: it is not what the return annotation says.
         """
         adapter = self._adapters.get("return")
         if adapter is not None:
-            value = self._validate(adapter, value)
+            value = self._validate(adapter, value, "result")
         return self.dump(value)
 
     def dump(self, value: Any) -> Any:

@@ -168,6 +168,16 @@ def check(options: Mapping[str, Any], what: str) -> None:
                     f"{what}: there is no option {name!r}; did you mean {close[0]!r}? "
                     "(Data of your own goes into headers={...}.)"
                 )
+    check_limits(options.get("soft_time_limit"), options.get("time_limit"), what)
+
+
+def check_limits(soft: Any, hard: Any, what: str) -> None:
+    """:raises ImproperlyConfigured: the soft time limit would never come to act."""
+    if soft and hard and _is_number(soft) and _is_number(hard) and soft >= hard:
+        raise ImproperlyConfigured(
+            f"{what}: soft_time_limit ({soft:g} s) must be less than time_limit ({hard:g} s), "
+            "or the task is ended before it can clean up"
+        )
 
 
 def check_serializer(name: Any, what: str) -> None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from chervil import clock, states
 from chervil.calls import Calls
+from chervil.canvas.signature import no_chain
 from chervil.context import Context, current_app, current_request, pop_request, push_request
 from chervil.exceptions import ImproperlyConfigured, OperationalError
+from chervil.options import check_limits
 from chervil.result import AsyncResult as Result
 from chervil.retries import Retries
 from chervil.signatures import (
@@ -19,12 +21,14 @@ from chervil.signatures import (
     positional_count,
     takes_anything,
 )
-from chervil.taskoptions import FROM_CONFIG, HOOKS, SENT_WITH, FromConfig
+from chervil.taskoptions import FROM_CONFIG, HOOKS, SENT_WITH, FromConfig, checked
 from chervil.wire import outcomes
 from chervil.wire.message import Outcome
 from chervil.wire.times import now_text
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from chervil.app import Chervil
     from chervil.drivers.contracts import ResultStore
 
@@ -167,7 +171,8 @@ class Task(Calls[P, R], Retries[R]):
             for name, value in _annotation_of(item, self).items():
                 if callable(value) and not isinstance(value, type):
                     value = value.__get__(self)
-                setattr(self, name, value)
+                setattr(self, name, checked(name, value, f"{self.name} (task_annotations)"))
+        check_limits(self.soft_time_limit, self.time_limit, f"task {self.name} (task_annotations)")
         self.hooks = self._own_hooks()
         self._plan = None
 
@@ -329,6 +334,16 @@ class Task(Calls[P, R], Retries[R]):
     @property
     def __signal_id__(self) -> str:
         return self.name
+
+    def __or__(self, other: object) -> NoReturn:
+        """Celery's way to write a chain.
+
+        :raises TypeError: always; chains are not in this version.
+        """
+        raise no_chain(self, other)
+
+    def __ror__(self, other: object) -> NoReturn:
+        raise no_chain(other, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self.name, type(self).__module__)

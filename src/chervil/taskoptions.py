@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from chervil.exceptions import ImproperlyConfigured
 from chervil.options import CHECKS as SEND_CHECKS
+from chervil.settings.kinds import RATE
 
 if TYPE_CHECKING:
     from chervil.task import Task
@@ -76,6 +78,14 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_rate(value: Any) -> bool:
+    try:
+        RATE.check(value)
+    except ValueError:
+        return False
+    return True
+
+
 _Check = tuple[Callable[[Any], bool], str]
 _BOOL: _Check = (_is_bool, "True or False")
 _SECONDS: _Check = (_is_seconds, "a number of seconds, not negative")
@@ -98,10 +108,7 @@ CHECKS: dict[str, _Check] = {
     ),
     "retry_backoff_max": _SECONDS,
     "retry_jitter": _BOOL,
-    "rate_limit": (
-        lambda value: isinstance(value, str) or _is_seconds(value),
-        "a number a second, or text such as '10/m'",
-    ),
+    "rate_limit": (_is_rate, "a number a second, or text such as '10/s', '100/m' or '5/h'"),
     "time_limit": _SECONDS,
     "soft_time_limit": _SECONDS,
     "ignore_result": _BOOL,
@@ -147,3 +154,19 @@ def checked(name: str, value: Any, what: str) -> Any:
     if name == "retry_kwargs":
         return dict(value)
     return value
+
+
+def check_names(names: Iterable[str], base: type[Task[Any, Any]], what: str) -> None:
+    """Options that nobody knows are attributes of the user's own, unless they look like slips.
+
+    :param base: the task's class, whose attributes are no slips.
+    :raises ImproperlyConfigured: one is nearly called like an option.
+    """
+    for name in names:
+        if name.startswith("_") or name in CHECKS or hasattr(base, name):
+            continue
+        close = get_close_matches(name, (*CHECKS, *FROM_CONFIG, "base"), n=1, cutoff=0.8)
+        if close:
+            raise ImproperlyConfigured(
+                f"task {what}: there is no option {name!r}; did you mean {close[0]!r}?"
+            )

@@ -216,8 +216,9 @@ def test_demo(process_tree: Tree, tmp_path: Path) -> None:
     process = process_tree.start(command, tmp_path, environment, log)
     assert process.wait(60) == 0, log.read_text()
     said = log.read_text()
-    assert re.search(r"Counted [\d,]{9,} words .* in [\d,]{3,} files", said), said
-    assert "tasks/s" in said
+    assert re.search(r"[\d,]{3,} files in [\d.]+ s: [\d,]+ tasks/s", said), said
+    assert re.search(r"[\d,]{9,} words, [\d,]+ different", said), said
+    assert "10,000 tasks in" in said
     assert "\x1b" not in said
     assert sorted(os.listdir(tmp_path)) == ["demo.log", "shop.py"]
     assert not process_tree.pids()

@@ -398,3 +398,22 @@ def test_subprocesses_can_use_the_redirected_stream() -> None:
     assert "42\n" in done.stderr
     assert "WARNING/MainProcess] printed\n" in done.stderr
     assert done.stdout == ""
+
+
+def test_records_about_a_task_have_its_fields_in_json_and_no_second_prefix_as_text() -> None:
+    record = logging.makeLogRecord(
+        {"msg": "Task done", "levelname": "INFO", **log.task_fields("shop.pay", "id1", runtime=0.5)}
+    )
+    entry = json.loads(log.JsonFormatter().format(record))
+    assert (entry["task_name"], entry["task_id"], entry["runtime"]) == ("shop.pay", "id1", 0.5)
+    assert "about_task" not in entry
+    assert "task_fields" not in entry
+    text = log.TextFormatter("outside %(message)s", "inside %(message)s")
+    assert text.format(record) == "outside Task done"
+
+
+def test_json_has_the_name_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_process_name", "prefork-0")
+    record = logging.makeLogRecord({"msg": "x"})
+    assert log.TaskFilter().filter(record)
+    assert json.loads(log.JsonFormatter().format(record))["process_name"] == "prefork-0"

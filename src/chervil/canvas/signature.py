@@ -14,7 +14,7 @@ from chervil.context import current_app
 from chervil.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import NoReturn, Self
 
     from chervil.app import Chervil
     from chervil.result import AsyncResult
@@ -255,6 +255,19 @@ class Signature(dict[str, Any], Generic[R]):
             items.append(value)
         return value
 
+    def __or__(self, other: object) -> NoReturn:
+        """Celery's way to write a chain.
+
+        :raises TypeError: always; a dict would make a dict of the two.
+        """
+        raise no_chain(self, other)
+
+    def __ror__(self, other: object) -> NoReturn:
+        raise no_chain(other, self)
+
+    def __ior__(self, other: object) -> NoReturn:
+        raise no_chain(self, other)
+
     # --- what it is
 
     @property
@@ -349,6 +362,14 @@ class Signature(dict[str, Any], Generic[R]):
 
     def __repr__(self) -> str:
         return self.reprcall()
+
+
+def no_chain(left: object, right: object) -> TypeError:
+    """The error for ``left | right``."""
+    return TypeError(
+        f"{left!r:.100} | {right!r:.100}: chains are not in this version; to run one task with "
+        "the result of another, use add.apply_async((1, 2), link=mul.s(3))"
+    )
 
 
 def _restored(content: dict[str, Any]) -> Signature[Any]:

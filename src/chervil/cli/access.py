@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from chervil.cli import exitcodes
+
 if TYPE_CHECKING:
     from chervil.app import Chervil
+    from chervil.cli.session import Session
     from chervil.drivers.contracts import Broker
 
 
@@ -54,3 +58,35 @@ def expect_queues(app: Chervil, names: Iterable[str]) -> None:
             raise click.UsageError(
                 f"There is no queue {name!r}.{hint} (Known: {', '.join(sorted(known))}.)"
             )
+
+
+class NoDatabase(click.ClickException):
+    """There is no such database file, so there is nothing to look at."""
+
+    exit_code = exitcodes.NOT_FOUND
+
+
+def expect_database(session: Session, url: str, options: Mapping[str, Any]) -> None:
+    """Fail when the URL leads to a file that does not exist.
+
+    The driver would create it, and a command that only looks would then say that
+    nothing is in the queues of a mistyped URL.
+
+    :param options: the transport options that belong to the URL.
+    :raises NoDatabase: names the file.
+    :raises ImproperlyConfigured: the URL or an option is wrong.
+    """
+    from chervil.drivers.registry import scheme_of
+
+    if scheme_of(url) != "sqlite":
+        return
+    from chervil.drivers.sqlite.location import parse
+
+    path = parse(url, options).path
+    if os.path.exists(path):
+        return
+    if session.has_app or session.broker or session.result_backend:
+        hint = "Either nothing was ever sent there, or the URL or the directory is wrong."
+    else:
+        hint = "That is where the default URL leads; name your app with -A, or a broker with -b."
+    raise NoDatabase(f"there is no database {path}. {hint}")

@@ -23,6 +23,9 @@ _HELP = """Send one task and print its id.
   chervil -A hello call hello.add -a '[2, 3]'
   chervil -A hello call hello.add -k '{"x": 2, "y": 3}' --countdown 60
   chervil -A hello call hello.add -a '[2, 3]' --wait      print the result instead
+  chervil -b sqlite:///hello.db call hello.add -a '[2, 3]'
+
+Without -A, with only a broker, the task's name and arguments cannot be checked.
 """
 
 
@@ -118,7 +121,7 @@ def command(
 ) -> None:
     if options["countdown"] is not None and options["eta"] is not None:
         raise click.UsageError("--countdown and --eta both say when; give one of them.")
-    app = session.app()
+    app = session.app(required=not session.has_broker)
     chosen = {key: value for key, value in options.items() if value is not None}
     send = {"args": args or [], "kwargs": kwargs or {}, **chosen}
     task = _find_task(session, app, name, force)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chervil.cli import exitcodes
-from chervil.cli.access import broker_of, expect_queues
+from chervil.cli.access import broker_of, expect_database, expect_queues
 from chervil.cli.deadletters import Choice, Letter, details, find, summary
 from chervil.cli.output import plural, print_json, print_table, progress
 from chervil.cli.session import ChervilGroup, Session, pass_session
@@ -24,10 +24,19 @@ _HELP = """The dead-letter queue: messages that could not be run, and why.
   chervil -A hello dead list
   chervil -A hello dead show 17
   chervil -A hello dead replay --task hello.add --dry-run
-  chervil -A hello dead drop --reason 'unknown task'
+  chervil -A hello dead drop --reason 'not registered'
 
-A message gets here when its task is unknown, when it cannot be decoded, or when it was
-started several times and each time its process died. Nothing is deleted unless you drop it.
+A message gets here when
+
+\b
+  - no node knew its task, after it was offered several times;
+  - it cannot be decoded;
+  - it was started several times, and each time its process died or was ended;
+  - its task rejected it: raise Reject(requeue=False);
+  - its task failed or exceeded its time limit, and has acks_late=True and
+    acks_on_failure_or_timeout=False.
+
+Nothing is deleted unless you drop it.
 """
 #: Keys that are replayed or dropped at once.
 BATCH = 200
@@ -169,6 +178,7 @@ def drop(session: Session, /, everything: bool, dry_run: bool, force: bool, **ch
 
 def _open(session: Session, queue: str | None = None) -> Broker:
     app = session.app()
+    expect_database(session, app.conf.broker_url, app.conf.broker_transport_options)
     if queue is not None:
         expect_queues(app, [queue])
     return broker_of(app)

@@ -35,6 +35,20 @@ seconds and leaves nothing behind.
 BURST = 10_000
 #: Seconds that any single result may take.
 DEADLINE = 60.0
+#: Width of the longest bar, in characters.
+_BAR = 32
+_NEXT = """Your turn, in hello.py:
+
+    from chervil import Chervil
+
+    app = Chervil("hello", broker="sqlite:///hello.db", backend="sqlite:///hello.db")
+
+    @app.task
+    def add(x, y):
+        return x + y
+
+    chervil -A hello worker                                # in one terminal
+    chervil -A hello call hello.add -a '[2, 3]' --wait     # in another"""
 #: How many results are asked for at once.
 CHUNK = 25
 
@@ -102,13 +116,16 @@ def _demo(session: Session, paths: Sequence[str], folder: str, processes: int) -
 
     app = demo_tasks.app
     session.configure(app)
-    click.echo(f"Broker and results: one SQLite file, {folder}/demo.db")
-    click.echo(f"Worker: {plural(processes, 'process', 'processes')}\n")
+    click.echo(
+        f"A worker with {plural(processes, 'process', 'processes')} and one SQLite file: "
+        "no server, nothing to set up.\n"
+    )
     try:
         with _worker(folder, processes) as worker:
             words, measured = _index(session, worker, demo_tasks.count_words, paths)
             _tell_index(words, measured)
             _tell_burst(_burst(session, worker, demo_tasks.nothing))
+        click.echo(_NEXT)
     finally:
         app.close()
 
@@ -195,19 +212,31 @@ def _burst(session: Session, worker: subprocess.Popen[bytes], task: Any) -> Meas
 
 
 def _tell_index(words: Counter[str], measured: Measured) -> None:
-    total = sum(words.values())
     click.echo(
-        f"Counted {total:,} words ({len(words):,} different ones) in "
-        f"{plural(measured.tasks, 'file')} of the standard library: one task a file, "
-        f"{measured.total:.1f} s, {measured.rate:,.0f} tasks/s."
+        f"{_bold('Real work')}: count the words of Python's standard library, one task a file"
     )
-    click.echo(f"The first result was there {measured.first:.2f} s after the worker's start.")
-    top = ", ".join(f"{word} ({count:,})" for word, count in words.most_common(8))
-    click.echo(f"Most frequent: {top}.\n")
+    click.echo(f"  {_facts(measured, 'file')}")
+    click.echo(f"  {sum(words.values()):,} words, {len(words):,} different; the most frequent:\n")
+    top = words.most_common(6)
+    width = max((len(word) for word, _ in top), default=0)
+    for word, count in top:
+        bar = "#" * max(1, round(_BAR * count / top[0][1]))
+        click.echo(f"    {word:<{width}}  {count:>8,}  {click.style(bar, fg='green')}")
+    click.echo()
 
 
 def _tell_burst(measured: Measured) -> None:
-    click.echo(
-        f"Then {measured.tasks:,} tasks that do nothing: sent in {measured.sending:.2f} s, "
-        f"all results back after {measured.total:.2f} s: {measured.rate:,.0f} tasks/s."
+    click.echo(f"{_bold('Pure speed')}: tasks that do nothing, each with its result read back")
+    click.echo(f"  {_facts(measured, 'task')}\n")
+
+
+def _facts(measured: Measured, unit: str) -> str:
+    return (
+        f"{plural(measured.tasks, unit)} in {measured.total:.2f} s: "
+        f"{_bold(f'{measured.rate:,.0f} tasks/s')}  "
+        f"(sent in {measured.sending:.2f} s, first result after {measured.first:.2f} s)"
     )
+
+
+def _bold(text: str) -> str:
+    return click.style(text, bold=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chervil import __version__
-from chervil.cli.access import load_tasks
+from chervil.cli.access import broker_of, load_tasks
 from chervil.cli.banner import NodeInfo, banner
 from chervil.cli.daemon import PidFile, become, detach
 from chervil.cli.find_app import AppBroken, import_user_module
@@ -136,6 +136,9 @@ def _run(
         raise
     chosen = {key: options[key] for key in _NODE_OPTIONS}
     node = Node(app, hostname=name, on_ready=ready, **chosen)
+    # A mistake in a URL shows before the banner; nothing is connected yet.
+    broker_of(app)
+    app.backend  # noqa: B018
     if not session.quiet:
         click.echo(banner(_info(session, app, node)))
     return node.run()

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("chervil.cli.worker", "Run tasks: start a worker node."),
     "call": ("chervil.cli.call", "Send one task by its name."),
     "result": ("chervil.cli.result", "Show the state and result of a task."),
+    "revoke": ("chervil.cli.revoke", "Keep tasks that wait from being started."),
     "queues": ("chervil.cli.queues", "Show what waits in the queues."),
     "dead": ("chervil.cli.dead", "List, replay or drop messages that could not be run."),
     "purge": ("chervil.cli.purge", "Delete all waiting messages of queues."),

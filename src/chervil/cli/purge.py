@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from chervil.cli.access import broker_of, expect_queues, queue_names
+from chervil.cli.access import broker_of, expect_database, expect_queues, queue_names
 from chervil.cli.output import plural, progress
 from chervil.cli.params import COMMA_LIST
 from chervil.cli.session import ChervilCommand, Session, pass_session
@@ -36,6 +36,7 @@ def command(
     session: Session, /, force: bool, names: list[str] | None, excluded: list[str] | None
 ) -> None:
     app = session.app()
+    expect_database(session, app.conf.broker_url, app.conf.broker_transport_options)
     broker = broker_of(app)
     expect_queues(app, [*(names or ()), *(excluded or ())])
     chosen = [name for name in names or queue_names(app) if name not in (excluded or ())]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chervil.cli.access import broker_of, expect_queues, queue_names
+from chervil.cli.access import broker_of, expect_database, expect_queues, queue_names
 from chervil.cli.output import duration, print_json, print_table
 from chervil.cli.params import COMMA_LIST
 from chervil.cli.session import ChervilCommand, Session, pass_session
@@ -40,6 +40,7 @@ COLUMNS = ("queue", "ready", "delayed", "claimed", "dead", "oldest")
 @pass_session
 def command(session: Session, /, names: list[str] | None, as_json: bool, watch: bool) -> None:
     app = session.app()
+    expect_database(session, app.conf.broker_url, app.conf.broker_transport_options)
     broker = broker_of(app)
     if names:
         expect_queues(app, names)

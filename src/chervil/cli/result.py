@@ -9,6 +9,7 @@ import click
 
 from chervil import states
 from chervil.cli import exitcodes
+from chervil.cli.access import expect_database, load_tasks
 from chervil.cli.output import print_json
 from chervil.cli.session import ChervilCommand, Session, pass_session
 
@@ -51,7 +52,10 @@ def command(
     as_json: bool,
 ) -> None:
     app = session.app()
+    conf = app.conf
+    expect_database(session, conf.effective_result_backend, conf.result_backend_transport_options)
     if task_name is not None:
+        load_tasks(app)
         if task_name not in app.tasks:
             raise click.UsageError(f"The app has no task {task_name!r}.")
         result: Any = app.tasks[task_name].AsyncResult(task_id)

@@ -29,15 +29,22 @@ class Session:
         self.color: bool = not os.environ.get("NO_COLOR")
         self.quiet: bool = False
         self._app: Chervil | None = None
+        self._given = False
 
     @property
     def has_app(self) -> bool:
         """Whether an app was named (or given by a test)."""
-        return self._app is not None or bool(self.app_name)
+        return self._given or bool(self.app_name)
+
+    @property
+    def has_broker(self) -> bool:
+        """Whether anything but the app says where the broker is."""
+        return bool(self.broker or self.config or os.environ.get("CHERVIL_BROKER_URL"))
 
     def use(self, app: Chervil) -> None:
         """Take this app instead of looking for one."""
         self._app = app
+        self._given = True
 
     def app(self, required: bool = False) -> Chervil:
         """The app that ``-A`` names, with the other global options applied.

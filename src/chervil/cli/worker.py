@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from chervil.cli import exitcodes
-from chervil.cli.params import COMMA_LIST, LOG_LEVEL
+from chervil.cli.params import COMMA_LIST, LOG_LEVEL, ParamType
 from chervil.cli.session import ChervilCommand, Session, pass_session
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 POOLS = ("prefork", "threads", "asyncio", "solo")
-_POOL_NAMES = (*POOLS, "processes", "gevent", "eventlet")
 
 _HELP = """Start a node that runs tasks.
 
@@ -28,16 +30,32 @@ Ctrl-C or SIGTERM once: finish the running tasks and give the others back. Twice
 at once; what ran is run again by another worker.
 
 SETTING=VALUE overrides settings of the app, for example worker_prefetch_multiplier=1.
+
+Celery's -O, -S, --disable-prefetch, --without-gossip, --without-mingle, --without-heartbeat
+and --heartbeat-interval are accepted and have no effect.
 """
 
 
-def _pool(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    if value in ("gevent", "eventlet"):
-        raise click.BadParameter(
-            f"the {value} pool does not exist yet. For tasks that wait for the network use "
-            "-P threads, or -P asyncio with 'async def' tasks."
-        )
-    return "prefork" if value == "processes" else value
+class Pool(ParamType):
+    """A pool's name or alias."""
+
+    name = "pool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from chervil.exceptions import ImproperlyConfigured
+        from chervil.pools import pool_name
+
+        try:
+            return pool_name(str(value))
+        except ImproperlyConfigured as exc:
+            self.fail(str(exc), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in POOLS if name.startswith(incomplete)]
 
 
 def _refuse(reason: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -61,7 +79,7 @@ def _refused(*decls: str, reason: str, **attrs: Any) -> Callable[[F], F]:
 def _ignored(*decls: str, why: str, **attrs: Any) -> Callable[[F], F]:
     """An option of Celery's that command lines may keep."""
     help_text = f"Accepted for Celery's command lines; no effect: {why}"
-    return click.option(*decls, expose_value=False, help=help_text, **attrs)
+    return click.option(*decls, expose_value=False, help=help_text, hidden=True, **attrs)
 
 
 _option = click.option
@@ -86,8 +104,7 @@ _NO_BEAT = "Chervil has no scheduler of periodic tasks yet."
 @_option(
     "-P",
     "--pool",
-    type=click.Choice(_POOL_NAMES),
-    callback=_pool,
+    type=Pool(),
     metavar="POOL",
     help=f"How tasks run: {', '.join(POOLS)}. Default: prefork.",
 )

@@ -40,14 +40,34 @@ _DRIVERS: dict[str, Driver] = {
 }
 
 
+#: Schemes that Celery's users know and that this version has no driver for; of
+#: schemes such as ``db+postgresql`` the part before the plus sign
+#: (https://docs.celeryq.dev/en/stable/userguide/configuration.html).
+# fmt: off
+_NOT_YET = frozenset({
+    "amqp", "amqps", "arangodb", "azureblockblob", "azureservicebus", "azurestoragequeues",
+    "cache", "cassandra", "confluentkafka", "consul", "cosmosdbsql", "couchbase",
+    "couchbases", "couchdb", "db", "django", "django-cache", "django-db", "dynamodb",
+    "elasticsearch", "etcd", "file", "filesystem", "gcpubsub", "gs", "kafka", "librabbitmq",
+    "mongodb", "mysql", "postgresql", "pyamqp", "pyro", "qpid", "redis", "rediss", "rpc",
+    "s3", "sentinel", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
+})
+# fmt: on
+
+
 def register_driver(scheme: str, driver: Driver) -> None:
     """Make a technology of one's own available under a URL scheme."""
     _DRIVERS[scheme] = driver
 
 
-def schemes() -> list[str]:
-    """The URL schemes that are known."""
-    return sorted(_DRIVERS)
+def schemes(half: str | None = None) -> list[str]:
+    """The URL schemes that are known.
+
+    :param half: ``"broker"`` or ``"results"``: only those that can be one.
+    """
+    return sorted(
+        name for name, driver in _DRIVERS.items() if half is None or getattr(driver, half)
+    )
 
 
 def scheme_of(url: str) -> str:
@@ -81,15 +101,12 @@ def _load(url: str, half: str) -> Callable[..., Any]:
     scheme = scheme_of(url)
     driver = _DRIVERS.get(scheme)
     if driver is None:
-        close = get_close_matches(scheme, _DRIVERS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ImproperlyConfigured(
-            f"unknown scheme {scheme!r} in URL {url!r}{hint} (known: {', '.join(schemes())})"
-        )
+        raise ImproperlyConfigured(_no_driver(scheme, half))
     path = getattr(driver, half)
     if path is None:
         what = "a broker" if half == "broker" else "a result store"
-        raise ImproperlyConfigured(f"{scheme!r} in URL {url!r} cannot be {what}")
+        able = ", ".join(schemes(half))
+        raise ImproperlyConfigured(f"{scheme}:// cannot be {what} (these can: {able})")
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
@@ -100,3 +117,17 @@ def _load(url: str, half: str) -> Callable[..., Any]:
             f"{url!r} needs the library {exc.name!r}, which is not installed: "
             f"pip install 'chervil[{driver.extra or scheme}]'"
         ) from exc
+
+
+def _no_driver(scheme: str, half: str) -> str:
+    """Why a URL cannot be opened. The URL itself is left out: it may hold a password."""
+    what = "broker" if half == "broker" else "result store"
+    have = ", ".join(schemes(half))
+    if scheme.partition("+")[0] in _NOT_YET:
+        return (
+            f"{scheme}:// as a {what} is not in this version of Chervil (it has: {have}); "
+            "a file does without a server: sqlite:///chervil.db"
+        )
+    close = get_close_matches(scheme, schemes(half), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown scheme {scheme!r} in the URL of the {what}{hint} (known: {have})"

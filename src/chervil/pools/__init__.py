@@ -21,6 +21,8 @@ _POOLS = {
 }
 _ALIASES = {"processes": "prefork", "thread": "threads", "aio": "asyncio"}
 _KNOWN = (*_POOLS, "solo")
+#: Of Celery's; what they are used for goes with others.
+_NOT_YET = ("gevent", "eventlet")
 
 
 def pool_name(name: str) -> str:
@@ -29,6 +31,11 @@ def pool_name(name: str) -> str:
     :raises ImproperlyConfigured: there is no such pool.
     """
     name = _ALIASES.get(name, name)
+    if name in _NOT_YET:
+        raise ImproperlyConfigured(
+            f"the {name} pool is not in this version of Chervil; for tasks that wait for the "
+            "network use threads, or asyncio with 'async def' tasks"
+        )
     if name not in _KNOWN:
         close = get_close_matches(name, _KNOWN, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -11,6 +11,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Coroutine
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class Loop:
         self._free = list(range(seat.slots))
         self._listening = False
         self._stop = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._coroutines: dict[int, tuple[int, Interruptible]] = {}
         self._threads = Threads(self)
 
@@ -92,30 +93,32 @@ class Loop:
             seat.page.leave(seat.index, slot)
             self._free.append(slot)
         elif opened[0].is_async:
-            running = self._loop.create_task(self._run(job, slot, *opened))
-            self._tasks.add(running)
+            self._tasks[slot] = self._loop.create_task(self._run(job, slot, *opened))
         else:
             self._threads.run(job, slot, *opened)
 
     async def _run(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
-        def supervise(coroutine: Coroutine[Any, Any, Any]) -> Interruptible:
-            running = Interruptible(coroutine)
-            running.task = me
-            self._coroutines[slot] = job.number, running
-            return running
-
-        me = asyncio.current_task()
         runner = self._seat.runner
+        supervise = partial(self._supervise, job.number, slot) if job.limited else None
         try:
             ending = await aexecute(task, request, supervise)
         except BaseException as exc:  # interrupted outside the user's function
             ending = runner.interrupted(exc)
-        self._coroutines.pop(slot, None)
         try:
             runner.conclude(job, task, request, ending)
         finally:
-            self._tasks.discard(me)
+            self._coroutines.pop(slot, None)
+            del self._tasks[slot]
             self._done(slot)
+
+    def _supervise(
+        self, number: int, slot: int, coroutine: Coroutine[Any, Any, Any]
+    ) -> Interruptible:
+        """Have a coroutine awaited so that the hub can interrupt it."""
+        running = Interruptible(coroutine)
+        running.task = self._tasks[slot]
+        self._coroutines[slot] = number, running
+        return running
 
     def _done(self, slot: int) -> None:
         """A job has ended; on the loop's thread."""

@@ -27,7 +27,7 @@ INLINE_LIMIT = 32 * 1024
 
 _JOB = struct.Struct("<BQIIH")
 _REPORT = struct.Struct("<BQBdI")
-_INLINE, _SPOOLED, _FULL_ENVELOPE = 0, 1, 2
+_INLINE, _SPOOLED, _FULL_ENVELOPE, _LIMITED = 0, 1, 2, 4
 
 
 class Kind(enum.IntEnum):
@@ -61,6 +61,8 @@ class Job(msgspec.Struct, gc=False):
     body: bytes | None
     #: The queue it was claimed from.
     queue: str = ""
+    #: It has a time limit, so the pool must be able to interrupt it.
+    limited: bool = False
 
 
 class Extra(msgspec.Struct, array_like=True, gc=False):
@@ -95,7 +97,7 @@ _decode_extra = msgspec.msgpack.Decoder(Extra).decode
 def pack_job(job: Job) -> bytes:
     """The frame of a job."""
     head, body, queue = job.head, job.body, job.queue.encode()
-    flag = _FULL_ENVELOPE if body is None else _INLINE
+    flag = (_FULL_ENVELOPE if body is None else _INLINE) | (_LIMITED if job.limited else 0)
     fixed = _JOB.pack(flag, job.number, job.deliveries, len(head), len(queue))
     return fixed + queue + head + (body or b"")
 
@@ -106,9 +108,10 @@ def unpack_job(frame: bytes) -> Job:
         frame = _unspool(frame)
     flag, number, deliveries, size, width = _JOB.unpack_from(frame)
     start = _JOB.size + width
-    body = frame[start + size :] if flag == _INLINE else None
+    body = None if flag & _FULL_ENVELOPE else frame[start + size :]
     queue = frame[_JOB.size : start].decode()
-    return Job(number, deliveries, frame[start : start + size], body, queue)
+    head = frame[start : start + size]
+    return Job(number, deliveries, head, body, queue, flag >= _LIMITED)
 
 
 def job_number(frame: bytes) -> int:

@@ -54,6 +54,7 @@ _HARMLESS = {
     ),
     **_no_effect(
         "events are not sent yet",
+        "task_send_sent_event",
         "event_exchange",
         "event_serializer",
         *_prefixed("event_queue", "expires ttl prefix exclusive durable"),
@@ -75,6 +76,7 @@ _HARMLESS = {
     ),
     **_no_effect(
         "connections are made and watched by the driver",
+        "broker_connection_timeout",
         "broker_pool_limit",
         "broker_pool_acquire_timeout",
         "broker_heartbeat",
@@ -115,8 +117,17 @@ _HARMLESS = {
         "worker_deduplicate_successful_tasks",
     ),
     **_no_effect(
-        "an idle worker stops at once",
+        "the second request to stop ends at once what runs, which is given back and runs again",
+        "worker_soft_shutdown_timeout",
         "worker_enable_soft_shutdown_on_idle",
+    ),
+    **_no_effect(
+        "results are read with result_serializer and no other",
+        "result_accept_content",
+    ),
+    **_no_effect(
+        "get() always raises with the text of the worker's traceback as the cause",
+        "task_remote_tracebacks",
     ),
     **_no_effect(
         "workers do not scale themselves yet",

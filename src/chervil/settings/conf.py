@@ -29,7 +29,6 @@ from chervil.settings.table import SETTINGS
 
 _ENVIRONMENT, _OBJECT, _CODE = range(3)
 _ORIGINS: Final = ("environment", "object", "code")
-_WARN_CALLER: Final = 4  # frames from warnings.warn to the caller of a public method
 
 
 class Change:
@@ -94,10 +93,9 @@ class Settings(Fields, MutableMapping[str, Any]):
         raise unknown(name)
 
     def __getitem__(self, name: str) -> Any:
-        try:
+        if name in SETTINGS:
             return vars(self)[name]
-        except KeyError:
-            return self.__getattr__(name)
+        return self.__getattr__(name)
 
     def __delattr__(self, name: str) -> None:
         del self[name]
@@ -139,6 +137,10 @@ class Settings(Fields, MutableMapping[str, Any]):
         :raises ImproperlyConfigured: a name or value is wrong.
         """
         self._change({**dict(other), **more}, _CODE)
+
+    def adopt(self, values: Mapping[str, Any]) -> None:
+        """:meth:`update` without warnings, for what has been warned of already."""
+        self._change(values, _CODE, warn=False)
 
     def copy(self) -> Settings:
         """Independent settings with the same values and origins."""
@@ -253,7 +255,9 @@ class Settings(Fields, MutableMapping[str, Any]):
                 return _ORIGINS[rank]
         return "default"
 
-    def _change(self, values: Mapping[str, Any], rank: int, where: str = "") -> None:
+    def _change(
+        self, values: Mapping[str, Any], rank: int, where: str = "", warn: bool = True
+    ) -> None:
         checked: dict[str, Any] = {}
         without_effect: dict[str, Any] = {}
         for name, value in values.items():
@@ -267,8 +271,8 @@ class Settings(Fields, MutableMapping[str, Any]):
                 raise ImproperlyConfigured(
                     f"Celery's setting {name!r} is not supported{where}: {CELERY_ONLY[name].why}"
                 )
-        if without_effect:
-            warn_no_effect(without_effect, _WARN_CALLER)
+        if without_effect and warn:
+            warn_no_effect(without_effect)
         self._celery_only.update(without_effect)
         self._store(checked, rank)
 

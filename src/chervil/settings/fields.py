@@ -23,12 +23,10 @@ class Fields:
     # Broker
     broker_url: str
     broker_transport_options: dict[str, Any]
-    broker_connection_timeout: float
     publish_timeout: float
 
     # Content of messages and results
     accept_content: list[str]
-    result_accept_content: list[str] | None
     task_serializer: str
     result_serializer: str
     task_compression: str | None
@@ -45,7 +43,6 @@ class Fields:
     task_ignore_result: bool
     task_store_errors_even_if_ignored: bool
     task_track_started: bool
-    task_remote_tracebacks: bool
 
     # Execution of tasks
     task_acks_late: bool
@@ -66,7 +63,6 @@ class Fields:
     task_publish_retry: bool
     task_publish_retry_policy: dict[str, Any]
     task_inherit_parent_priority: bool
-    task_send_sent_event: bool
 
     # Queues and routing
     task_default_queue: str
@@ -88,7 +84,6 @@ class Fields:
     worker_lease: float
     worker_max_tasks_per_child: int | None
     worker_max_memory_per_child: int | None
-    worker_soft_shutdown_timeout: float
     worker_send_task_events: bool
 
     # Logging of workers

@@ -5,7 +5,6 @@ from __future__ import annotations
 from chervil.settings.kinds import (
     BOOL,
     MODULES,
-    NAMES,
     OPTIONS,
     TEXT,
     TIMEZONE,
@@ -15,6 +14,7 @@ from chervil.settings.kinds import (
     seconds,
 )
 from chervil.settings.setting import OURS, Setting, group
+from chervil.settings.shapes import CONTENT_TYPES
 
 GENERAL = group(
     "General",
@@ -64,17 +64,13 @@ BROKER = group(
         "Options of the broker's driver; see its page. An option in the URL's query wins.",
     ),
     Setting(
-        "broker_connection_timeout",
-        seconds(exclusive=True),
-        4.0,
-        "Seconds that one attempt to reach the broker may take.",
-    ),
-    Setting(
         "publish_timeout",
         seconds(exclusive=True),
         5.0,
         "Seconds after which sending a task gives up with `BrokerUnavailable`, all attempts "
-        "together. A task whose sending raised was not stored, or its error says which were.",
+        "together. A task whose sending raised was not stored, or its error says which were. "
+        "No attempt begins after that, but the last one is not cut short: with SQLite, "
+        "`busy_timeout` says how long it may wait.",
         celery=OURS,
     ),
 )
@@ -83,17 +79,11 @@ CONTENT = group(
     "Content of messages and results",
     Setting(
         "accept_content",
-        NAMES,
+        CONTENT_TYPES,
         ["json"],
         "Serializers, or content types, that a worker reads. A message in another one is "
         "kept in the dead-letter queue and reported. Add `pickle` only when everybody who can "
         "write to the broker may run code here.",
-    ),
-    Setting(
-        "result_accept_content",
-        optional(NAMES),
-        None,
-        "As `accept_content`, for results that a client reads. None: the same.",
     ),
     Setting(
         "task_serializer",
@@ -180,8 +170,8 @@ RESULTS = group(
         "task_ignore_result",
         BOOL,
         False,
-        "Store no results unless the task or call says otherwise. Waiting for such a result "
-        "never ends well, so `get()` refuses.",
+        "Store no results unless the task or call says otherwise. `get()` of such a result "
+        "returns None at once, without waiting for the task.",
     ),
     Setting(
         "task_store_errors_even_if_ignored",
@@ -194,12 +184,5 @@ RESULTS = group(
         BOOL,
         False,
         "Store the state `STARTED` when a task begins. Costs one more write for each task.",
-    ),
-    Setting(
-        "task_remote_tracebacks",
-        BOOL,
-        False,
-        "Attach the worker's traceback to the exception that `get()` raises. Needs the "
-        "library `tblib` on both sides. The text of the traceback is kept either way.",
     ),
 )

@@ -126,12 +126,6 @@ SENDING = group(
         False,
         "Tasks that a task sends get its priority unless they have one.",
     ),
-    Setting(
-        "task_send_sent_event",
-        BOOL,
-        False,
-        "Send an event for each task that is sent. Accepted; events are not sent yet.",
-    ),
 )
 
 ROUTING = group(

@@ -21,19 +21,17 @@ WORKER = group(
             "asyncio",
             "solo",
             aliases={"processes": "prefork"},
-            custom=True,
         ),
         "prefork",
         "How tasks run: `prefork` (a process for each), `threads`, `asyncio` (many coroutines "
-        "on one loop), `solo` (in the node itself, one at a time, for debugging), or "
-        "`'package.module:Class'`.",
+        "on one loop) or `solo` (in the node itself, one at a time, for debugging).",
     ),
     Setting(
         "worker_concurrency",
         optional(integer(1), empty=(None, 0, "auto")),
         None,
-        "How many tasks run at the same time. None: one for each CPU with `prefork`, more "
-        "with the other pools.",
+        "How many tasks run at the same time. None: as many as there are CPUs with `prefork`, "
+        "10 with `threads`, 100 with `asyncio`; `solo` always runs one.",
     ),
     Setting(
         "worker_processes",
@@ -74,13 +72,6 @@ WORKER = group(
         None,
         "Replace an executor process, after its current task, when it holds more than so "
         "many KiB of memory. None: never.",
-    ),
-    Setting(
-        "worker_soft_shutdown_timeout",
-        seconds(),
-        0.0,
-        "Seconds that running tasks get to finish after the second request to stop (or "
-        "SIGQUIT) before they are ended and given back. 0: none.",
     ),
     Setting(
         "worker_send_task_events",

@@ -125,26 +125,20 @@ def _check_text(value: Any) -> str:
 TEXT = Kind("text", "str", _check_text, lambda text: _check_text(text.strip()))
 
 
-def choice(
-    *values: str | int, aliases: Mapping[Any, Any] | None = None, custom: bool = False
-) -> Kind:
+def choice(*values: str | int, aliases: Mapping[Any, Any] | None = None) -> Kind:
     """One of some values.
 
     :param aliases: other spellings of them.
-    :param custom: the dotted name of a class of one's own will do, too.
     """
     annotation = "int" if isinstance(values[0], int) else "str"
     label = "one of " + ", ".join(map(repr, values))
-    expected = label + (" or 'package.module:Class'" if custom else "")
     allowed = {value: value for value in values} | dict(aliases or {})
 
     def check(value: Any) -> Any:
         if not isinstance(value, (str, int)) or isinstance(value, bool):
-            raise ValueError(expected)
-        if custom and isinstance(value, str) and re.fullmatch(r"[\w.]+:[\w.]+", value):
-            return value
+            raise ValueError(label)
         if value not in allowed:
-            raise ValueError(expected)
+            raise ValueError(label)
         return allowed[value]
 
     def parse(text: str) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
-from chervil.settings.kinds import Kind, checked, from_json
+from chervil.exceptions import ImproperlyConfigured
+from chervil.settings.kinds import NAMES, Kind, checked, from_json
+from chervil.wire import serializers
 
 RETRY_POLICY: dict[str, Any] = {
     "max_retries": 3,
@@ -31,6 +34,32 @@ def _check_policy(value: Any) -> dict[str, Any]:
 
 
 POLICY = checked("retry policy", "dict[str, Any]", _check_policy)
+
+
+def _is_serializer(name: str) -> bool:
+    try:
+        serializers.accept_types((name,))
+    except ImproperlyConfigured:
+        return False
+    return True
+
+
+def _check_content(value: Any) -> list[str]:
+    wanted: list[str] = NAMES.check(value)
+    for name in wanted:
+        # What is like none of them may be registered later; the worker looks again.
+        close = get_close_matches(name, serializers.names(), n=1, cutoff=0.75)
+        if close and not _is_serializer(name):
+            raise ValueError(
+                f"names of serializers, not {name!r}; did you mean {close[0]!r}? (Register a "
+                "serializer of your own before you name it here)"
+            )
+    return wanted
+
+
+CONTENT_TYPES = Kind(
+    NAMES.label, NAMES.annotation, _check_content, lambda text: _check_content(NAMES.parse(text))
+)
 
 
 def _is_queue(value: Any) -> bool:

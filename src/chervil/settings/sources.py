@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from chervil.exceptions import ChervilWarning, ImproperlyConfigured
 from chervil.settings.celery_only import CELERY_ONLY, modern_name
 from chervil.settings.table import SETTINGS
 
+#: Where the files of this package are.
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _FAMILIES = tuple(
     sorted({f"{name.partition('_')[0]}_" for name in (*SETTINGS, *CELERY_ONLY) if "_" in name})
 )
@@ -174,8 +178,19 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return texts
 
 
-def warn_no_effect(names: Iterable[str], stacklevel: int) -> None:
+def _outside() -> int:
+    """The stacklevel, for who called this, of the innermost line outside of this package."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def warn_no_effect(names: Iterable[str]) -> None:
     """One warning for each reason why some of Celery's settings have no effect."""
+    stacklevel = _outside()
     reasons: dict[str, list[str]] = {}
     for name in names:
         reasons.setdefault(CELERY_ONLY[name].why, []).append(name)

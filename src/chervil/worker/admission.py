@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from chervil import clock, signals, states
 from chervil.drivers.contracts import Action, Delivery, Settlement
 from chervil.exceptions import DecodeError, NotRegistered, TaskRevokedError, WorkerLostError
@@ -29,6 +31,17 @@ logger = logging.getLogger("chervil.worker")
 _SOON_SECONDS = 0.02
 _LONGEST_PARK_SECONDS = 60.0
 _NO_LIMITS = (None, None)
+
+
+class Known(msgspec.Struct):
+    """A task's options, as they are needed for each of its messages."""
+
+    task: Task[Any, Any]
+    most: int
+    late: bool
+    ignore_result: bool
+    soft: float
+    hard: float
 
 
 class Admission:
@@ -53,6 +66,7 @@ class Admission:
         self._most = app.conf.task_max_deliveries
         self._number = 0
         self._warned: set[str] = set()
+        self._known: dict[str, Known] = {}
 
     def examine(self, delivery: Delivery, now: float) -> Flight | Settlement:
         """The flight of a message that may run, or what to do with it instead.
@@ -69,28 +83,46 @@ class Admission:
         if early is not None:
             return early
         headers = head.headers
-        task = self._tasks.get(headers.task)
-        if task is None:
+        known = self._known.get(headers.task) or self._learn(headers.task)
+        if known is None:
             return self._unknown(delivery, head)
-        most = task.max_deliveries or self._most
-        if delivery.deliveries > most > 0:
-            return self._worn_out(delivery, head, task)
+        if delivery.deliveries > known.most > 0:
+            return self._worn_out(delivery, head, known.task)
         if signals.task_received.receivers:
-            signals.task_received.send(sender=task, request=head)
+            signals.task_received.send(sender=known.task, request=head)
         self._number += 1
-        limits = headers.timelimit or _NO_LIMITS
+        hard, soft = headers.timelimit or _NO_LIMITS
         ignored = headers.ignore_result
         return Flight(
             self._number,
             delivery,
             headers.id,
-            task,
+            known.task,
             head.reply_to,
-            task.ignore_result if ignored is None else ignored,
+            known.ignore_result if ignored is None else ignored,
             now,
-            limits[1] or task.soft_time_limit or self._soft,
-            limits[0] or task.time_limit or self._hard,
+            soft or known.soft,
+            hard or known.hard,
+            not known.late,
         )
+
+    def _learn(self, name: str) -> Known | None:
+        task = self._tasks.get(name)
+        if task is None:
+            return None
+        known = self._known[name] = Known(
+            task,
+            task.max_deliveries or self._most,
+            task.acks_late,
+            task.ignore_result,
+            task.soft_time_limit or self._soft,
+            task.time_limit or self._hard,
+        )
+        return known
+
+    def forget(self) -> None:
+        """Options of tasks were changed: look at them anew."""
+        self._known.clear()
 
     def _not_now(self, delivery: Delivery, head: Head) -> Settlement | None:
         """What to do with a message that is revoked, expired or not due."""

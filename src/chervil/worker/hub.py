@@ -174,17 +174,23 @@ class Hub:
                 self._settlements.append(verdict)
                 continue
             self._flights[verdict.number] = verdict
-            if verdict.task.acks_late:
+            if not verdict.acked:
                 self._send(verdict)
-            else:
-                verdict.acked = True  # it is sent when that is stored
+            else:  # it is sent when that is stored
                 self._early.append(verdict)
                 self._settlements.append(Settlement(delivery))
         self._stale_at = now + _STALE_SECONDS
 
     def _send(self, flight: Flight) -> None:
         delivery = flight.delivery
-        job = Job(flight.number, delivery.deliveries, delivery.head, delivery.body, delivery.queue)
+        job = Job(
+            flight.number,
+            delivery.deliveries,
+            delivery.head,
+            delivery.body,
+            delivery.queue,
+            bool(flight.hard_limit or flight.soft_limit),
+        )
         self._fleet.dispatch(flight, pack_job(job))
 
     def _give_back(self, *, stale: bool) -> None:

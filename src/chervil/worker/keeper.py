@@ -91,7 +91,8 @@ class Keeper:
     def _recover(self) -> None:
         count = self._consumer.recover()
         if count:
-            logger.warning("Took back %d messages that a dead node had claimed", count)
+            what = "1 message" if count == 1 else f"{count} messages"
+            logger.warning("Took back %s that a dead node had claimed", what)
             self._consumer.wake()
 
     def _expire(self) -> None:

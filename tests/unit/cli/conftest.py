@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from chervil import Chervil
 from chervil.cli.main import cli
 from chervil.cli.session import Session
+from chervil.drivers.contracts import Queue
 
 
 class Cli:
@@ -40,6 +41,7 @@ def app(app_factory: Callable[..., Chervil]) -> Chervil:
     def fail() -> None:
         raise ValueError("no")
 
+    app.broker.declare([Queue(queue.name) for queue in app.router.select(None, None)])
     return app
 
 

@@ -148,3 +148,15 @@ def test_wait_times_out(run: Cli) -> None:
     done = run("call", "shop.add", "-a", "[1]", "--timeout", "0.05")
     assert done.exit_code == 65
     assert "No result within 0.05 s; the task is PENDING" in done.stderr
+
+
+def test_without_an_app_or_broker_it_asks_for_one(run: Cli) -> None:
+    done = run("call", "shop.add", app=False)
+    assert done.exit_code == 2
+    assert "No app given" in done.output
+
+
+def test_a_broker_alone_is_enough(run: Cli, app: Chervil, sqlite_url: str) -> None:
+    done = run("-b", sqlite_url, "call", "shop.other", "-a", "[1]", app=False)
+    assert done.exit_code == 0, done.output
+    assert app.broker.depths()["celery"].ready == 1

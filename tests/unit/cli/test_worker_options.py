@@ -103,9 +103,9 @@ def test_celery_command_line_is_accepted(run: Cli) -> None:
         (["--autoscale", "10,3"], "-c"),
         (["-B"], "no scheduler"),
         (["--scheduler", "x"], "no scheduler"),
-        (["-P", "gevent"], "does not exist yet"),
-        (["-P", "eventlet"], "does not exist yet"),
-        (["-P", "preforkk"], "preforkk"),
+        (["-P", "gevent"], "is not in this version"),
+        (["-P", "eventlet"], "is not in this version"),
+        (["-P", "preforkk"], "did you mean 'prefork'? (known: prefork, threads, asyncio, solo)"),
         (["-c", "0"], "0"),
         (["-c", "many"], "many"),
         (["-l", "loud"], "DEBUG, INFO"),
@@ -185,3 +185,22 @@ def test_second_worker_with_the_same_pid_file_is_refused(run: Cli, tmp_path: Pat
 def test_exit_code_of_the_node(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeNode, "code", 1)
     assert run("worker").exit_code == 1
+
+
+@pytest.mark.parametrize("option", ["-b", "--result-backend"])
+def test_a_wrong_url_is_told_instead_of_the_banner(run: Cli, option: str) -> None:
+    done = run(option, "redis://:secret@localhost/0", "worker", "-P", "solo")
+    assert done.exit_code == 1
+    assert "redis:// as a" in done.output
+    assert "not in this version of Chervil" in done.output
+    assert "secret" not in done.output
+    assert "pool" not in done.output
+
+
+def test_pools_are_completed() -> None:
+    from click.shell_completion import ShellComplete
+
+    from chervil.cli.main import cli
+
+    found = ShellComplete(cli, {}, "chervil", "_X").get_completions(["worker", "-P"], "s")
+    assert [item.value for item in found] == ["solo"]

@@ -26,12 +26,17 @@ numbers = st.integers(min_value=1, max_value=2**64 - 1)
 
 
 @given(
-    numbers, st.integers(1, 2**32 - 1), st.binary(), st.none() | st.binary(), st.text(max_size=99)
+    numbers,
+    st.integers(1, 2**32 - 1),
+    st.binary(),
+    st.none() | st.binary(),
+    st.text(max_size=99),
+    st.booleans(),
 )
 def test_job_survives(
-    number: int, deliveries: int, head: bytes, body: bytes | None, queue: str
+    number: int, deliveries: int, head: bytes, body: bytes | None, queue: str, limited: bool
 ) -> None:
-    job = Job(number, deliveries, head, body, queue)
+    job = Job(number, deliveries, head, body, queue, limited)
     frame = pack_job(job)
     assert unpack_job(frame) == job
     assert job_number(frame) == number
