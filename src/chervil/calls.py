@@ -14,7 +14,7 @@ from chervil.execution import Ending, execute
 from chervil.identity import host_name
 from chervil.ids import new_id
 from chervil.messages import Plan, embed_of, running_request
-from chervil.options import check_limits
+from chervil.options import check_call_limits
 from chervil.result import AsyncResult
 from chervil.signatures import signature_text
 from chervil.wire import serializers
@@ -90,8 +90,7 @@ class Calls(Generic[P, R]):
             ``soft_time_limit`` (seconds), ``argsrepr`` and ``kwargsrepr``, ``reply_to``,
             ``add_to_parent`` (bool). Names that are not known become properties of the
             message.
-        :raises TypeError: the function does not take these arguments.
-        :raises ValidationError: with ``pydantic=True``, one is not as annotated.
+        :raises TypeError: wrong arguments; with ``pydantic=True`` also ValidationError.
         :raises ImproperlyConfigured: an option is wrong; nothing was sent.
         :raises EncodeError: the arguments cannot be serialized.
         :raises BrokerUnavailable: the task was not stored.
@@ -263,7 +262,6 @@ class Calls(Generic[P, R]):
         """Arguments that the function takes, in a form that can be sent.
 
         :raises TypeError: it does not take them.
-        :raises ValidationError: with ``pydantic=True``, they are not as annotated.
         """
         if args is None:
             args = ()
@@ -279,10 +277,8 @@ class Calls(Generic[P, R]):
             except TypeError as exc:
                 raise self._wrong_call(exc) from None
         if self._models is not None:
-            bound = cast("Task[Any, Any]", self)._bound
-            self._models.check((self, *args) if bound else args, kwargs)
-            args = tuple(self._models.dump(value) for value in args)
-            kwargs = {key: self._models.dump(value) for key, value in kwargs.items()}
+            first = (self,) if cast("Task[Any, Any]", self)._bound else ()
+            args, kwargs = self._models.outgoing(first, args, kwargs)
         return args, kwargs
 
     def _wrong_call(self, exc: TypeError, number: int | None = None) -> TypeError:
@@ -298,13 +294,7 @@ class Calls(Generic[P, R]):
         if plan is not None:
             return [plan.message(args, kwargs)]
         task = cast("Task[Any, Any]", self)
-        if "time_limit" in options or "soft_time_limit" in options:
-            soft, hard = options.get("soft_time_limit"), options.get("time_limit")
-            check_limits(
-                task.soft_time_limit if soft is None else soft,
-                task.time_limit if hard is None else hard,
-                self.name,
-            )
+        check_call_limits(options, task)
         if self._names_shadows and not options.get("shadow"):
             options = {**options, "shadow": task.shadow_name(args, kwargs, options)}
         return self.app.publisher.build(self.name, args, kwargs, options, task)

@@ -98,22 +98,30 @@ class Models:
                 bound.arguments[name] = self._validate(adapter, value, what)
         return bound.args, bound.kwargs
 
-    def check(self, args: Any, kwargs: Any) -> None:
-        """Refuse, before they are sent, arguments that the worker would refuse.
+    def outgoing(
+        self, first: tuple[Any, ...], args: Any, kwargs: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments as they travel, if the worker will not refuse them.
 
+        :param first: what comes before ``args`` when it is called: the task, or nothing.
         :raises ValidationError: one is not what its annotation says.
         """
         try:
-            self._signature.bind(*args, **kwargs)
+            self._signature.bind(*first, *args, **kwargs)
         except TypeError:
-            return  # with typing=False it is the worker that finds out
-        self.arguments(args, kwargs)
+            pass  # with typing=False it is the worker that finds out
+        else:
+            self.arguments((*first, *args), kwargs)
+        return (
+            tuple(self.dump(value) for value in args),
+            {key: self.dump(value) for key, value in kwargs.items()},
+        )
 
     def _validate(self, adapter: Any, value: Any, what: str) -> Any:
         try:
             return adapter.validate_python(value, strict=self._strict, context=self._context)
         except self._pydantic.ValidationError as exc:
-            raise ValidationError(f"{self._fun.__name__}: {what}: {exc}") from None
+            raise ValidationError(f"{self._fun.__name__}: {what}: {exc}") from exc
 
     def result(self, value: Any) -> Any:
         """A validated result, dumped.

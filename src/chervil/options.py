@@ -180,6 +180,14 @@ def check_limits(soft: Any, hard: Any, what: str) -> None:
         )
 
 
+def check_call_limits(options: Mapping[str, Any], task: Any) -> None:
+    """:func:`check_limits` for one call, whose options win over the task's."""
+    soft, hard = options.get("soft_time_limit"), options.get("time_limit")
+    if soft is not None or hard is not None:
+        soft = task.soft_time_limit if soft is None else soft
+        check_limits(soft, task.time_limit if hard is None else hard, task.name)
+
+
 def check_serializer(name: Any, what: str) -> None:
     """:raises ImproperlyConfigured: no serializer has this name or content type."""
     if name is not None:

@@ -351,3 +351,44 @@ def test_the_app_and_its_tasks_can_be_pickled() -> None:
     assert repr(task) == "<@task: p.task of pickled>"
     with pytest.raises(NotRegistered):
         app.tasks["p.other"]
+
+
+# --- what is not here yet
+
+
+@pytest.mark.parametrize("name", ["chain", "group", "chord", "chunks", "xmap", "xstarmap"])
+def test_names_of_celerys_say_that_they_are_not_here(name: str) -> None:
+    import chervil
+
+    with pytest.raises(AttributeError, match=f"{name}.* is not in this version"):
+        getattr(chervil, name)
+    with pytest.raises(ImportError, match=f"{name}.* is not in this version"):
+        exec(f"from chervil import {name}")
+    assert not hasattr(chervil, name)
+
+
+@pytest.mark.parametrize("name", ["control", "events", "Beat", "add_periodic_task", "worker_main"])
+def test_parts_of_celerys_app_say_that_they_are_not_here(name: str) -> None:
+    app = make("x", broker="memory://x")
+    with pytest.raises(AttributeError, match=f"app.{name} is not in this version"):
+        getattr(app, name)
+    with pytest.raises(AttributeError, match="has no attribute 'contrl'"):
+        _ = app.contrl  # type: ignore[attr-defined]
+
+
+def test_a_misspelt_setting_is_one_error() -> None:
+    with pytest.raises(ImproperlyConfigured, match="'broker_url'") as caught:
+        make("x", brokr_url="memory://")
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_warnings_of_settings_point_at_the_users_line() -> None:
+    with pytest.warns(UserWarning, match="beat_schedule has no effect") as caught:
+        app = make("x", beat_schedule={}, broker="memory://x")
+    assert [w.filename for w in caught] == [__file__]
+    assert app.conf.get("beat_schedule") == {}  # no second warning
+    app = make("y")
+    app.config_from_object({"beat_schedule": {}})
+    with pytest.warns(UserWarning, match="beat_schedule has no effect") as caught:
+        _ = app.tasks, app.conf
+    assert [w.filename for w in caught] == [__file__]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from chervil.exceptions import ImproperlyConfigured
 from chervil.settings import CELERY_ONLY, OURS, SAME, SETTINGS, Settings, modern_name
 from chervil.settings.fields import Fields
+from chervil.taskoptions import FROM_CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,6 +85,28 @@ def test_every_renamed_setting_leads_somewhere() -> None:
     assert all(new in SETTINGS or new in CELERY_ONLY for new in _RENAMED.values())
 
 
+#: Settings that no code looks up, with the reason.
+NOT_READ = {"task_protocol": "there is one value that it can have"}
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    package = ROOT / "src" / "chervil"
+    code = "\n".join(
+        path.read_text()
+        for path in package.rglob("*.py")
+        if package / "settings" not in path.parents
+    )
+    conf = (package / "settings" / "conf.py").read_text()
+    read = {
+        name
+        for name in SETTINGS
+        if re.search(rf"(?:conf|settings)\.{name}\b", code)
+        or re.search(rf"\bself\.{name}\b", conf)
+        or name in FROM_CONFIG.values()
+    }
+    assert set(SETTINGS) - read == set(NOT_READ)
+
+
 # --- kinds -----------------------------------------------------------------------------
 
 RIGHT: list[tuple[str, Any, Any]] = [
@@ -92,7 +116,6 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("worker_concurrency", 0, None),
     ("worker_concurrency", "auto", None),
     ("worker_pool", "processes", "prefork"),
-    ("worker_pool", "shop.pools:Pool", "shop.pools:Pool"),
     ("worker_prefetch_multiplier", 0, 0),
     ("result_expires", None, None),
     ("result_expires", 0, 0),
@@ -130,7 +153,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("worker_concurrency", -1, "whole number"),
     ("worker_concurrency", True, "whole number"),
     ("worker_concurrency", 1.0, "whole number"),
-    ("broker_connection_timeout", 0, "more than 0"),
+    ("publish_timeout", 0, "more than 0"),
+    ("worker_pool", "shop.pools:Pool", "one of 'prefork'"),
+    ("accept_content", ["jsn"], "did you mean 'json'"),
+    ("accept_content", ["json", "ymal"], "did you mean 'yaml'"),
+    ("task_default_rate_limit", "10/q", "tasks per second"),
     ("publish_timeout", None, "seconds"),
     ("publish_timeout", float("inf"), "seconds"),
     ("publish_timeout", float("nan"), "seconds"),

@@ -147,3 +147,22 @@ def test_other_kinds_come_back_as_their_class(monkeypatch: pytest.MonkeyPatch) -
 def test_it_reads_as_a_call(add: Task[Any, Any]) -> None:
     assert repr(add.s(1, k="x")) == "wire.add(1, k='x')"
     assert add.s(2).reprcall(1) == "wire.add(1, 2)"
+
+
+def test_a_chain_is_refused_instead_of_becoming_a_dict(add: Task[Any, Any]) -> None:
+    pairs: list[tuple[Any, Any]] = [
+        (add.s(1), add.s(2)),
+        (add, add),
+        (add, add.s(1)),
+        (add.s(1), add),
+        (add.s(1), {"a": 1}),
+        ({"a": 1}, add.s(1)),
+        (1, add),
+    ]
+    for left, right in pairs:
+        with pytest.raises(TypeError, match="chains are not in this version"):
+            left | right
+    sig = before = add.s(1)
+    with pytest.raises(TypeError, match="chains are not in this version"):
+        sig |= add.s(2)
+    assert before == add.s(1)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pydantic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chervil import Chervil, Task, shared_task
 from chervil.context import Context, current_request
@@ -18,7 +21,10 @@ from chervil.exceptions import (
     ImproperlyConfigured,
     MaxRetriesExceededError,
     Retry,
+    ValidationError,
 )
+from chervil.execution import close_thread_loop, execute
+from chervil.wire import outcomes
 
 
 @pytest.fixture
@@ -702,7 +708,7 @@ def test_models_are_dumped_when_sent_and_validated_when_run(plain: Chervil) -> N
     assert result.get() == {"x": 4, "when": None}
     assert seen == [point, [Point(x=2)], 3]
     failed = move.apply(({"x": "many"}, []))
-    assert isinstance(failed.result, pydantic.ValidationError)
+    assert isinstance(failed.result, ValidationError)
 
 
 def test_the_dumped_argument_is_what_travels(plain: Chervil) -> None:
@@ -737,7 +743,7 @@ def test_results_are_validated_and_coroutines_work(plain: Chervil) -> None:
         return "no number"  # type: ignore[return-value]
 
     assert work.apply(("2",)).get() == [1, 2]
-    assert isinstance(wrong.apply().result, pydantic.ValidationError)
+    assert isinstance(wrong.apply().result, ValidationError)
 
 
 def test_shared_tasks_take_the_same_options() -> None:
@@ -749,3 +755,182 @@ def test_shared_tasks_take_the_same_options() -> None:
 
     found = app.tasks["shared.models"].apply(({"x": 1}, "2"), {"a": {"x": 5}})
     assert found.get() == (1, (2,), {"a": 5})
+
+
+def test_what_is_not_as_annotated_is_refused_before_it_is_sent(app: Chervil) -> None:
+    @app.task(pydantic=True, bind=True, name="t")
+    def move(self: Task[Any, Any], point: Point, *more: int) -> None: ...
+
+    calls: list[Callable[[], Any]] = [
+        lambda: move.delay({"x": "many"}),  # type: ignore[arg-type]
+        lambda: move.apply_async(({"x": 1}, 2, "three"), countdown=9),
+        lambda: move.apply_many([({"x": 1},), ({"x": None},)]),
+        lambda: move.s({}).apply_async(),
+    ]
+    for call in calls:
+        with pytest.raises(ValidationError, match=r"move: argument '(point|more)': 1 validation"):
+            call()
+    assert app.broker.depths(["celery"])["celery"].ready == 0
+    move.apply_async(({"x": 1}, 2, "3"))
+    assert app.broker.depths(["celery"])["celery"].ready == 1
+
+
+def test_a_failed_validation_is_the_same_error_for_the_client(plain: Chervil) -> None:
+    @plain.task(pydantic=True, name="t")
+    def work(x: int) -> None: ...
+
+    failed = work.apply(("many",))
+    stored = outcomes.encode(
+        task_id="i",
+        status="FAILURE",
+        result=failed.result,
+        traceback=None,
+        date_done=None,
+    )
+    found = outcomes.decode(stored)["result"]
+    assert type(found) is ValidationError
+    assert str(found) == str(failed.result)
+    assert "unable to parse string as an integer" in str(found)
+
+
+# --- slips
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tme_limit": 3}, "no option 'tme_limit'; did you mean 'time_limit'"),
+        ({"ack_late": True}, "did you mean 'acks_late'"),
+        ({"serialiser": "json"}, "did you mean 'serializer'"),
+        ({"rate_limit": "10/q"}, r"rate_limit='10/q' must be .*'100/m'"),
+        ({"time_limit": 3, "soft_time_limit": 3}, r"soft_time_limit \(3 s\) must be less than"),
+    ],
+)
+def test_slips_in_options_are_refused(
+    plain: Chervil, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
+        plain.task(**options)(lambda: None)
+    assert not [name for name in plain.tasks if "lambda" in name]
+
+
+def test_attributes_of_the_users_own_are_no_slips(plain: Chervil) -> None:
+    class Base(Task[Any, Any]):
+        time_limits = (1, 2)
+
+        def names(self) -> None: ...
+
+    @plain.task(base=Base, time_limits=(3, 4), owner="me", queue_depth=3)
+    def task() -> None: ...
+
+    assert task.time_limits == (3, 4)  # type: ignore[attr-defined]
+
+    class Own(Base):
+        name = "own"
+        retry_jiter = 1
+
+        def run(self) -> None: ...
+
+    assert plain.register_task(Own()).retry_jiter == 1  # type: ignore[attr-defined]
+
+
+def test_time_limits_of_a_call_are_compared_with_the_tasks(app: Chervil) -> None:
+    @app.task(soft_time_limit=5)
+    def task() -> None: ...
+
+    for options in ({"time_limit": 4}, {"time_limit": 3, "soft_time_limit": 3}):
+        with pytest.raises(ImproperlyConfigured, match="must be less than time_limit"):
+            task.apply_async(**options)  # type: ignore[arg-type]
+    with pytest.raises(ImproperlyConfigured, match="must be less than time_limit"):
+        app.send_task("t", time_limit=3, soft_time_limit=4)
+    task.apply_async(time_limit=4, soft_time_limit=3)
+    task.apply_async(time_limit=6)
+
+
+def test_annotations_are_checked_like_options() -> None:
+    app = Chervil("annotated", set_as_current=False, broker="memory://annotated")
+    app.conf.task_annotations = {"*": {"rate_limit": "10/q"}}
+    app.task(name="t")(lambda: None)
+    with pytest.raises(ImproperlyConfigured, match=r"t \(task_annotations\): rate_limit"):
+        app.finalize()
+
+
+# --- automatic retries and tracebacks
+
+
+@given(
+    backoff=st.one_of(st.integers(1, 50), st.floats(0.001, 50)),
+    retries=st.integers(0, 30),
+    jitter=st.booleans(),
+)
+def test_the_first_delay_is_what_retry_backoff_says(
+    backoff: float, retries: int, jitter: bool
+) -> None:
+    app = Chervil("backoff", set_as_current=False, broker="memory://backoff")
+
+    @app.task(
+        name="t",
+        autoretry_for=(OSError,),
+        retry_backoff=backoff,
+        retry_backoff_max=100,
+        retry_jitter=jitter,
+        max_retries=None,
+    )
+    def task() -> None:
+        raise OSError
+
+    request = Context(
+        id="i", task="t", args=[], kwargs={}, retries=retries, is_eager=True, called_directly=False
+    )
+    outcome = execute(task, request).value
+    assert isinstance(outcome, Retry)
+    wanted = min(100, backoff * 2**retries)
+    assert isinstance(outcome.when, (int, float))
+    if jitter:
+        assert 0 <= outcome.when <= wanted
+    else:
+        assert outcome.when == wanted
+        assert type(outcome.when) is type(wanted)
+
+
+def _fail() -> None:
+    raise OSError("full")
+
+
+async def _fail_later() -> None:
+    await asyncio.sleep(0)
+    raise OSError("full")
+
+
+@pytest.mark.parametrize("fail", [_fail, _fail_later])
+@pytest.mark.parametrize("options", [{}, {"autoretry_for": (OSError,), "max_retries": 0}])
+def test_tracebacks_begin_with_the_users_frame(
+    plain: Chervil, options: dict[str, Any], fail: Callable[[], Any]
+) -> None:
+    text = plain.task(**options)(fail).apply().traceback or ""
+    close_thread_loop()
+    first = next(line for line in text.splitlines() if line.startswith("  File"))
+    assert first == f'  File "{__file__}", line {first.split()[3][:-1]}, in {fail.__name__}'
+    assert text.endswith("OSError: full\n")
+
+
+def test_tracebacks_without_a_frame_of_the_users_are_kept(plain: Chervil) -> None:
+    @plain.task
+    def task(x: int) -> None: ...
+
+    text = task.apply(()).traceback or ""
+    assert "execution.py" in text
+    assert "missing 1 required positional argument" in text
+
+
+def test_causes_begin_with_the_users_frame_too(plain: Chervil) -> None:
+    @plain.task(bind=True)
+    def task(self: Task[Any, Any]) -> None:
+        try:
+            _fail()
+        except OSError as exc:
+            raise ValueError("wrapped") from exc
+
+    text = task.apply().traceback or ""
+    assert "execution.py" not in text
+    assert text.count("Traceback (most recent call last)") == 2
