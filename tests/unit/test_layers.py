@@ -31,6 +31,7 @@ LAYERS: list[set[str]] = [
     {"connections"},
     {"canvas"},
     {"registry"},
+    {"coroutines"},
     {"execution"},
     {"eager"},
     {"calls"},

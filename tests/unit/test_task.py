@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from chervil import Chervil, Task, shared_task
 from chervil.context import Context, current_request
+from chervil.coroutines import close_thread_loop
 from chervil.eager import EagerResult
 from chervil.exceptions import (
     Ignore,
@@ -23,7 +24,7 @@ from chervil.exceptions import (
     Retry,
     ValidationError,
 )
-from chervil.execution import close_thread_loop, execute
+from chervil.execution import execute
 from chervil.wire import outcomes
 
 

@@ -67,17 +67,24 @@ class NoDatabase(click.ClickException):
 
 
 def expect_database(session: Session, url: str, options: Mapping[str, Any]) -> None:
-    """Fail when the URL leads to a file that does not exist.
+    """Fail when nobody gave the URL, or it leads to a file that does not exist.
 
     The driver would create it, and a command that only looks would then say that
     nothing is in the queues of a mistyped URL.
 
     :param options: the transport options that belong to the URL.
     :raises NoDatabase: names the file.
+    :raises click.UsageError: neither an app nor a URL was given.
     :raises ImproperlyConfigured: the URL or an option is wrong.
     """
     from chervil.drivers.registry import scheme_of
 
+    results = session.result_backend or os.environ.get("CHERVIL_RESULT_BACKEND")
+    if not (session.has_app or session.has_broker or results):
+        raise click.UsageError(
+            "No app or broker given. Name the module of the app, for example -A hello for "
+            "hello.py, or a broker: -b sqlite:///hello.db."
+        )
     if scheme_of(url) != "sqlite":
         return
     from chervil.drivers.sqlite.location import parse
@@ -85,8 +92,7 @@ def expect_database(session: Session, url: str, options: Mapping[str, Any]) -> N
     path = parse(url, options).path
     if os.path.exists(path):
         return
-    if session.has_app or session.broker or session.result_backend:
-        hint = "Either nothing was ever sent there, or the URL or the directory is wrong."
-    else:
-        hint = "That is where the default URL leads; name your app with -A, or a broker with -b."
-    raise NoDatabase(f"there is no database {path}. {hint}")
+    raise NoDatabase(
+        f"there is no database {path}. Either nothing was ever sent there, or the URL or the "
+        "directory is wrong."
+    )

@@ -58,6 +58,8 @@ def pool_line(node: NodeInfo) -> str:
     if node.pool == "solo":
         return "solo: one task at a time, in this process"
     total = node.concurrency
+    if node.pool == "prefork" and total == 1:
+        return "prefork, 1 process"
     unit = {"prefork": "processes", "threads": "threads", "asyncio": "coroutines"}.get(
         node.pool, "slots"
     )

@@ -16,8 +16,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from chervil.context import Context
+from chervil.coroutines import Interruptible, close_thread_loop
 from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from chervil.execution import Interruptible, aexecute, close_thread_loop
+from chervil.execution import aexecute
 from chervil.pools.frames import Job, unpack_job
 from chervil.pools.interrupt import raise_in_thread
 from chervil.pools.seat import Seat

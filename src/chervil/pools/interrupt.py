@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-from chervil.execution import interrupt_coroutine
+from chervil.coroutines import interrupt_coroutine
 
 
 def raise_in_thread(thread: int, exception: type[BaseException]) -> None:

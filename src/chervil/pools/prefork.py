@@ -12,8 +12,8 @@ import threading
 from time import monotonic
 from types import FrameType
 
+from chervil.coroutines import close_thread_loop, interrupt_coroutine
 from chervil.exceptions import SoftTimeLimitExceeded
-from chervil.execution import close_thread_loop, interrupt_coroutine
 from chervil.pools.frames import job_number, unpack_job
 from chervil.pools.seat import Seat
 

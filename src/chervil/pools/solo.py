@@ -14,8 +14,8 @@ from collections import deque
 from time import monotonic
 from types import FrameType
 
+from chervil.coroutines import close_thread_loop, interrupt_coroutine
 from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerTerminate
-from chervil.execution import close_thread_loop, interrupt_coroutine
 from chervil.pools.frames import job_number, unpack_job
 from chervil.pools.runner import Runner
 

@@ -11,8 +11,8 @@ import socket
 import threading
 from time import monotonic
 
+from chervil.coroutines import close_thread_loop
 from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from chervil.execution import close_thread_loop
 from chervil.pools.frames import job_number, unpack_job
 from chervil.pools.interrupt import raise_in_thread, take_back_raise
 from chervil.pools.seat import Seat

@@ -88,7 +88,7 @@ def test_show_decodes_the_arguments(run: Cli, ids: dict[str, str]) -> None:
 
 
 def test_show_by_the_beginning_of_an_id(run: Cli, ids: dict[str, str]) -> None:
-    known = json.loads(run("dead", "show", ids["b"][:13], "--json").stdout)
+    known = json.loads(run("dead", "show", ids["b"][:20], "--json").stdout)
     assert known["id"] == ids["b"]
     assert known["args"] == [7]
     assert known["headers"]["task"] == "shop.add"

@@ -44,13 +44,11 @@ def test_no_results(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sorted(os.listdir()) == before
 
 
-def test_the_default_url_leads_to_a_hint(
-    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = run("queues", app=False)
-    assert done.exit_code == exitcodes.NOT_FOUND
-    assert "name your app with -A" in done.output
+@pytest.mark.parametrize("args", [("queues",), ("dead", "list"), ("result", "x"), ("revoke", "x")])
+def test_neither_app_nor_broker(run: Cli, args: tuple[str, ...]) -> None:
+    done = run(*args, app=False)
+    assert done.exit_code == exitcodes.USAGE
+    assert "No app or broker given" in done.output
 
 
 def test_a_wrong_option_in_the_url_is_told(run: Cli) -> None:
