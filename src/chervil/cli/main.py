@@ -128,5 +128,8 @@ add_options(cli, GLOBAL_OPTIONS, root=True)
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point of ``chervil``; ends the process with an exit code."""
-    cli.main(args, prog_name="chervil")
+    try:
+        cli.main(args, prog_name="chervil")
+    except KeyboardInterrupt:  # in a moment in which click does not listen
+        raise SystemExit(exitcodes.INTERRUPTED) from None
     raise SystemExit(exitcodes.OK)  # click has exited already

@@ -27,6 +27,7 @@ from chervil.exceptions import (
     WorkerTerminate,
 )
 from chervil.execution import Ending, execute, format_traceback
+from chervil.log import task_fields
 from chervil.pools.frames import Extra, Job, Kind, pack_report
 from chervil.wire import envelope, outcomes
 from chervil.wire.celery_v2 import decode_body
@@ -286,25 +287,25 @@ def _reason(ending: Ending) -> tuple[str, str]:
 
 def _log(task: Task[Any, Any], request: Context, ending: Ending) -> None:
     name, ident, status = task.name, request.id, ending.status
+    fields = task_fields(name, ident, state=status, runtime=ending.runtime)
     try:
-        if status == states.SUCCESS:
-            logger.info(
-                "Task %s[%s] succeeded in %.6fs: %.200r", name, ident, ending.runtime, ending.value
-            )
-        elif status == states.FAILURE:
-            expected = isinstance(ending.value, tuple(task.throws))
-            logger.log(
-                logging.INFO if expected else logging.ERROR,
-                "Task %s[%s] raised %s in %.6fs\n%s",
-                name,
-                ident,
-                "an expected error" if expected else "an error",
-                ending.runtime,
-                "" if expected else ending.traceback or "",
-            )
-        elif status == states.RETRY:
-            logger.info("Task %s[%s] retry: %s", name, ident, ending.value)
-        else:
-            logger.info("Task %s[%s] %s: %s", name, ident, status.lower(), ending.value)
+        level, text, values = _line(task, ending)
+        logger.log(level, "Task %s[%s] " + text, name, ident, *values, extra=fields)
     except Exception:
-        logger.error("Task %s[%s] %s (its value cannot be shown)", name, ident, status)
+        text = "Task %s[%s] %s (its value cannot be shown)"
+        logger.error(text, name, ident, status, extra=fields)
+
+
+def _line(task: Task[Any, Any], ending: Ending) -> tuple[int, str, tuple[Any, ...]]:
+    """Level, text and values of the log line about an ending."""
+    value, runtime = ending.value, ending.runtime
+    if ending.status == states.SUCCESS:
+        return logging.INFO, "succeeded in %.6fs: %.200r", (runtime, value)
+    if ending.status == states.RETRY:
+        return logging.INFO, "retry: %s", (value,)
+    if ending.status != states.FAILURE:
+        return logging.INFO, "%s: %s", (ending.status.lower(), value)
+    if isinstance(value, tuple(task.throws)):
+        return logging.INFO, "raised an expected error in %.6fs: %r", (runtime, value)
+    trace = (ending.traceback or repr(value)).rstrip()
+    return logging.ERROR, "raised an error in %.6fs\n%s", (runtime, trace)

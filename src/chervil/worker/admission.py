@@ -168,8 +168,8 @@ class Admission:
             signals.task_unknown.send(sender=None, name=head.task, id=head.id, message=head)
         if most and delivery.deliveries >= most:
             logger.error(
-                "Task %r is not registered on any node that took [%s] in %d deliveries; it is now "
-                "in the dead-letter queue (see: chervil dead list)",
+                "Task %s[%s] is not registered on any node that took it in %d deliveries; it is "
+                "now in the dead-letter queue (see: chervil dead list)",
                 head.task,
                 head.id,
                 delivery.deliveries,
@@ -183,7 +183,7 @@ class Admission:
         wait = min(2.0 ** (delivery.deliveries - 1), _LONGEST_PARK_SECONDS)
         logger.log(
             logging.DEBUG if head.task in self._warned else logging.ERROR,
-            "Task %r is not registered on this node. [%s] is kept and offered again in %g s "
+            "Task %s[%s] is not registered on this node; it is kept and offered again in %g s "
             "(delivery %d of %d). Is its module imported (--include, the setting `imports`, "
             "app.autodiscover_tasks)?",
             head.task,
