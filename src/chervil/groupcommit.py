@@ -86,7 +86,13 @@ class GroupCommit:
         error: BaseException | None = None
         try:
             self._send([message for entry in batch for message in entry[0]])
+        except OperationalError as exc:
+            error = exc
         except BaseException as exc:
+            if len(batch) > 1:  # one call's mistake is not the others'
+                for entry in batch:
+                    self._commit((entry,))
+                return
             error = exc
         loops: dict[asyncio.AbstractEventLoop, list[tuple[_Entry, BaseException | None]]] = {}
         for entry in batch:

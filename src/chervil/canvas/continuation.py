@@ -6,6 +6,7 @@ stores the result, so that neither comes without the other.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from chervil.context import Context
     from chervil.task import Task
     from chervil.wire.message import Message
+
+logger = logging.getLogger("chervil.task")
 
 
 def check(request: Context) -> None:
@@ -61,7 +64,10 @@ def after_failure(
         callback: Signature[Any] = maybe_signature(errback, app)
         task = app.tasks.get(callback["task"])
         if task is not None and _takes_error(task):
-            task(request, exception, traceback, *callback.args, **callback.kwargs)
+            try:
+                task(request, exception, traceback, *callback.args, **callback.kwargs)
+            except Exception:
+                logger.exception("The errback %s of [%s] raised", task.name, request.id)
         else:
             messages.append(_message(app, request, callback, (request.id,)))
     return messages

@@ -39,6 +39,7 @@ class Loop:
         self._free = list(range(seat.slots))
         self._listening = False
         self._stop = False
+        self._broken = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._coroutines: dict[int, tuple[int, Interruptible]] = {}
         self._threads = Threads(self)
@@ -83,6 +84,7 @@ class Loop:
                 self._start(unpack_job(frame), self._free.pop())
             self._pause()
         except BaseException as exc:  # a mistake of ours: end, and let the hub run it elsewhere
+            self._broken = True
             if not self._ended.done():
                 self._ended.set_exception(exc)
 
@@ -105,6 +107,8 @@ class Loop:
             ending = await aexecute(task, request, supervise)
         except BaseException as exc:  # interrupted outside the user's function
             ending = runner.interrupted(exc)
+        if self._broken:  # it was cancelled by our mistake: not its end, it is run again
+            return
         try:
             runner.conclude(job, task, request, ending)
         finally:

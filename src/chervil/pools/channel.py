@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 
 from chervil.pools.frames import INLINE_LIMIT, spool
-from chervil.pools.private import PrivateDirectory
+from chervil.pools.private import PrivateDirectory, roots
 
 _BUFFER = 4 * 1024 * 1024
 _ROOM = INLINE_LIMIT + 4096
@@ -26,14 +26,20 @@ class Channel:
     def __init__(self) -> None:
         self._jobs_in, self._jobs_out = _pair()
         self._reports_in, self._reports_out = _pair()
-        self._files = PrivateDirectory()
+        self._files = [PrivateDirectory(root) for root in roots()]
+        self._paths = [files.path for files in self._files]
 
     # --- the hub's side
 
+    def pack(self, frame: bytes) -> bytes:
+        """The frame as :meth:`put` takes it: one that is too large goes into a file.
+
+        :raises MessageTooLarge: there is no room for the file.
+        """
+        return spool(frame, self._paths) if len(frame) > INLINE_LIMIT else frame
+
     def put(self, frame: bytes) -> bool:
         """Offer a job to the executors; False when there is no room for it now."""
-        if len(frame) > INLINE_LIMIT:
-            frame = spool(frame, self._files.path)
         try:
             self._jobs_in.send(frame, _DONTWAIT)
         except BlockingIOError:
@@ -80,7 +86,7 @@ class Channel:
     def report(self, frame: bytes) -> None:
         """Hand a report to the hub; waits while the hub is behind."""
         if len(frame) > INLINE_LIMIT:
-            frame = spool(frame, self._files.path)
+            frame = spool(frame, self._paths)
         self._reports_in.send(frame)
 
     @property
@@ -103,7 +109,8 @@ class Channel:
     def close(self) -> None:
         for end in (self._jobs_in, self._jobs_out, self._reports_in, self._reports_out):
             end.close()
-        self._files.close()
+        for files in self._files:
+            files.close()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -12,6 +12,7 @@ the datagram carries the path.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import struct
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from chervil.exceptions import MessageTooLarge
 from chervil.wire.message import Message
 
 #: Frames up to this many bytes travel in the datagram itself.
@@ -49,6 +51,10 @@ class Kind(enum.IntEnum):
     STATE = 6
     #: Failed, and the task wants its failures delivered again.
     FAILED_UNACKED = 7
+    #: Not begun, because its executor is leaving: to be queued again.
+    NOT_BEGUN = 8
+    #: The executor of that index takes no more jobs and ends when what it runs has ended.
+    LEAVING = 9
 
 
 class Job(msgspec.Struct, gc=False):
@@ -138,12 +144,32 @@ def unpack_report(frame: bytes) -> Report:
     return Report(number, _KINDS[kind], runtime, frame[start:end], extra)
 
 
-def spool(frame: bytes, directory: str) -> bytes:
-    """Write a frame into a file; the short frame that says where it is."""
-    path = os.path.join(directory, uuid.uuid4().hex)
-    with open(path, "wb") as file:
-        file.write(frame)
-    return bytes([_SPOOLED]) + frame[1:9] + os.fsencode(path)
+def spool(frame: bytes, directories: Sequence[str]) -> bytes:
+    """Write a frame into a file; the short frame that says where it is.
+
+    :param directories: tried in this order.
+    :raises MessageTooLarge: none has room for it.
+    """
+    name, problem = uuid.uuid4().hex, None
+    for directory in directories:
+        path = os.path.join(directory, name)
+        try:
+            with open(path, "wb") as file:
+                file.write(frame)
+        except OSError as exc:
+            problem = exc
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        else:
+            return bytes([_SPOOLED]) + frame[1:9] + os.fsencode(path)
+    raise MessageTooLarge(f"{len(frame):,} bytes cannot be handed to another process: {problem}")
+
+
+def discard(frame: bytes) -> None:
+    """Remove the file of a frame that nobody is going to read."""
+    if frame[0] == _SPOOLED:
+        with contextlib.suppress(OSError):
+            os.unlink(frame[9:])
 
 
 def _unspool(frame: bytes) -> bytes:

@@ -15,16 +15,25 @@ import tempfile
 import time
 
 _PREFIX = "chervil-node-"
-_ROOT = "/dev/shm"
+_MEMORY = "/dev/shm"
 #: A directory younger than this may not have been locked by its owner yet.
 _GRACE_SECONDS = 60.0
 
 
-class PrivateDirectory:
-    """Made at once; removed by ``close`` or by a later node of the same user."""
+def roots() -> list[str]:
+    """Where such directories can be, the fastest first. Containers often have little
+    room in ``/dev/shm``, so there is a second."""
+    found = [_MEMORY] if os.access(_MEMORY, os.W_OK) else []
+    return [*found, tempfile.gettempdir()]
 
-    def __init__(self) -> None:
-        root = _ROOT if os.access(_ROOT, os.W_OK) else tempfile.gettempdir()
+
+class PrivateDirectory:
+    """Made at once; removed by ``close`` or by a later node of the same user.
+
+    :param root: where to make it.
+    """
+
+    def __init__(self, root: str) -> None:
         _remove_left_over(root)
         self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=root)
         self._lock = os.open(self.path, os.O_RDONLY)

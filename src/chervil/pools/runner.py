@@ -19,7 +19,6 @@ from chervil.context import Context
 from chervil.exceptions import (
     ChervilError,
     DecodeError,
-    EncodeError,
     InvalidTaskError,
     MessageTooLarge,
     Reject,
@@ -162,13 +161,20 @@ class Runner:
 
     def conclude(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> None:
         """Turn an ending into a report, hand it in and log it."""
-        try:
-            frame = self._frame(job, task, request, ending)
-        except (EncodeError, MessageTooLarge) as exc:
-            # The task ran but its result cannot be kept: a failure that says so.
-            ending = Ending(states.FAILURE, exc, format_traceback(exc), ending.runtime)
-            frame = self._frame(job, task, request, ending)
-        self.report(frame)
+        for tries in range(4):
+            try:
+                self.report(self._frame(job, task, request, ending))
+                break
+            except (OSError, WorkerTerminate):
+                raise  # the hub has gone, or this process is going
+            except BaseException as exc:
+                # The task ran, but its result or what follows cannot be sent, or its time was
+                # over meanwhile: a failure that says so. A second report changes nothing.
+                if tries == 3:
+                    raise
+                if ending.status == states.FAILURE:
+                    request.callbacks = request.errbacks = request.chain = None
+                ending = Ending(states.FAILURE, exc, format_traceback(exc), ending.runtime)
         if self._log_info or ending.status == states.FAILURE:
             _log(task, request, ending)
 
@@ -280,9 +286,15 @@ class Runner:
 def _reason(ending: Ending) -> tuple[str, str]:
     """For the dead-letter queue: one line, and the traceback."""
     try:
-        return f"{type(ending.value).__name__}: {ending.value}"[:500], ending.traceback or ""
-    except BaseException:
-        return type(ending.value).__name__, ending.traceback or ""
+        reason = f"{type(ending.value).__name__}: {ending.value}"[:500]
+    except Exception:
+        reason = type(ending.value).__name__
+    return _storable(reason), _storable(ending.traceback or "")
+
+
+def _storable(text: str) -> str:
+    """Without halves of pairs, which names of files are made of that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _log(task: Task[Any, Any], request: Context, ending: Ending) -> None:

@@ -11,6 +11,7 @@ import os
 import socket
 
 from chervil.pools.channel import Channel
+from chervil.pools.frames import Kind, pack_report
 from chervil.pools.page import Page
 from chervil.pools.runner import Runner
 
@@ -51,9 +52,14 @@ class Seat:
         if not self._limited:
             return False
         self._done += 1
-        if self._max_tasks and self._done >= self._max_tasks:
+        if (self._max_tasks and self._done >= self._max_tasks) or (
+            self._max_memory and resident_kib() > self._max_memory
+        ):
+            self._limited = False
+            if self.slots > 1:  # it may take long to end; another is to take its place now
+                self.channel.report(pack_report(self.index, Kind.LEAVING, 0.0, b""))
             return True
-        return bool(self._max_memory) and resident_kib() > self._max_memory
+        return False
 
 
 def resident_kib() -> int:

@@ -57,7 +57,6 @@ class Solo:
         """All jobs that have not begun."""
         frames = list(self._waiting)
         self._waiting.clear()
-        self._limits.clear()
         return frames
 
     @property

@@ -13,7 +13,7 @@ from time import monotonic
 
 from chervil.coroutines import close_thread_loop
 from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from chervil.pools.frames import job_number, unpack_job
+from chervil.pools.frames import Kind, discard, job_number, pack_report, unpack_job
 from chervil.pools.interrupt import raise_in_thread, take_back_raise
 from chervil.pools.seat import Seat
 
@@ -62,6 +62,7 @@ class Threads:
     def _obey(self, order: list[bytes]) -> None:
         if order[0] == b"stop":
             self._stop = True
+            self._end_if_idle()
         elif order[0] in (b"interrupt", b"abandon"):
             place, number = self._places[int(order[1])], int(order[2])
             exception = SoftTimeLimitExceeded if order[0] == b"interrupt" else TimeLimitExceeded
@@ -77,10 +78,17 @@ class Threads:
                 frame = self._seat.channel.take()
                 if not frame:
                     break
+                if self._stop:
+                    number = job_number(frame)
+                    discard(frame)
+                    self._seat.channel.report(pack_report(number, Kind.NOT_BEGUN, 0.0, b""))
+                    break
                 self._one(place, frame)
                 with self._counting:
                     if self._seat.enough():
                         self._stop = True
+                if self._stop:
+                    self._end_if_idle()
         except OSError as exc:
             logger.debug("the run queue has gone: %s", exc)
         finally:
@@ -107,6 +115,12 @@ class Threads:
             except _INTERRUPTS:
                 continue
         seat.page.leave(seat.index, place.slot)
+
+    def _end_if_idle(self) -> None:
+        """Threads that wait for a job cannot be woken, but need not be waited for."""
+        if not any(place.number for place in self._places):
+            self._left = 0
+            self._seat.control.shutdown(socket.SHUT_RD)
 
     def _leave(self) -> None:
         """The last thread to end ends the process: the main thread waits for the hub."""

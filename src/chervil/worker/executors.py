@@ -96,7 +96,9 @@ class Executors:
     def _spawn(self) -> None:
         assert self._server is not None
         taken = set(self.alive)
-        index = next(i for i in range(self.plan.page.executors) if i not in taken)
+        index = next((i for i in range(self.plan.page.executors) if i not in taken), None)
+        if index is None:
+            raise BlockingIOError("every row of the page is taken by executors that are retired")
         self.plan.page.clear(index)
         control = self._server.spawn(index)
         self.alive[index] = Executor(index, control, time.monotonic())
@@ -148,6 +150,7 @@ class Executors:
             self._delay = 0.0
         if not self._closing:
             self._restarts.append(now + self._delay)
+            self._restarts.sort()
         return executor
 
     def restart(self, now: float) -> float | None:

@@ -30,6 +30,7 @@ logger = logging.getLogger("chervil.worker")
 #: slot cannot be ended alone, before its executor is replaced.
 _GRACE_SECONDS = 1.0
 _AUDIT_SECONDS = 0.05
+_AUDITS_OF_THREADS = 60
 #: Seconds that idle executors get to end by themselves at a shutdown.
 _LEAVE_SECONDS = 3.0
 
@@ -55,6 +56,14 @@ class Fleet(Protocol):
         ...
 
     def dispatch(self, flight: Flight, frame: bytes) -> None: ...
+    def retire(self, index: int) -> None:
+        """An executor takes no more jobs: have another take its place."""
+        ...
+
+    def put_again(self, frame: bytes) -> None:
+        """Put on the run queue what ``take_back`` took from it."""
+        ...
+
     def reports(self) -> list[bytes]: ...
     def take_back(self) -> list[bytes]: ...
     def tend(self, now: float) -> None:
@@ -66,6 +75,10 @@ class Fleet(Protocol):
         ...
 
     def pids(self) -> list[int]: ...
+    def kill(self) -> None:
+        """End all executors at once; what they reported before can still be read."""
+        ...
+
     def leave(self) -> None:
         """No more jobs come: let executors end by themselves, and wait for that."""
         ...
@@ -100,6 +113,12 @@ class Inline:
         self._solo.limit(flight.number, flight.soft_limit, flight.hard_limit)
         self._solo.put(frame)
 
+    def retire(self, index: int) -> None:
+        pass
+
+    def put_again(self, frame: bytes) -> None:
+        self._solo.put(frame)
+
     def reports(self) -> list[bytes]:
         return self._solo.reports()
 
@@ -114,6 +133,9 @@ class Inline:
 
     def pids(self) -> list[int]:
         return []
+
+    def kill(self) -> None:
+        pass
 
     def leave(self) -> None:
         pass
@@ -167,8 +189,17 @@ class Processes:
         return bool(self._backlog)
 
     def dispatch(self, flight: Flight, frame: bytes) -> None:
-        if flight.soft_limit or flight.hard_limit:
+        if (flight.soft_limit or flight.hard_limit) and not flight.watched:
+            flight.watched = True
             self._limits.watch(flight)
+        self.put_again(self._channel.pack(frame))
+
+    def retire(self, index: int) -> None:
+        if index in self._executors.alive:
+            self._executors.retire(index)
+            self._restart_at = self._executors.restart(monotonic())
+
+    def put_again(self, frame: bytes) -> None:
         if self._backlog or not self._channel.put(frame):
             self._backlog.append(frame)
 
@@ -235,21 +266,24 @@ class Processes:
         being taken and being entered in the page."""
         queued = self.take_back()
         for frame in queued:
-            if self._backlog or not self._channel.put(frame):
-                self._backlog.append(frame)
+            self.put_again(frame)
         seen = {job_number(frame) for frame in queued}
         for index in list(self._executors.alive):
             seen.update(self._page.running(index))
-        missing = [f for f in self._flights.values() if f.number not in seen and not f.lost]
+        missing = [f for f in self._flights.values() if f.sent and f.number not in seen]
+        # A thread that took a job may have to wait for the interpreter lock before it can
+        # say so in the page.
+        enough = 2 if self._page.slots == 1 else _AUDITS_OF_THREADS
         again = False
         for flight in missing:
-            if flight.missing:  # twice in a row: no executor has it
+            flight.missing += 1
+            if flight.missing >= enough:
                 self._died(flight.number, "died before it began")
             else:
-                flight.missing = again = True
+                again = True
         for number in seen:
             if number in self._flights:
-                self._flights[number].missing = False
+                self._flights[number].missing = 0
         self._audit_at = now + _AUDIT_SECONDS if again else None
 
     # --- time limits
@@ -299,6 +333,9 @@ class Processes:
                 self._executors.kill(index, signal.SIGKILL)
 
     # --- ends
+
+    def kill(self) -> None:
+        self._executors.close()
 
     def leave(self) -> None:
         self._executors.end()

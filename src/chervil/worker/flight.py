@@ -33,5 +33,9 @@ class Flight(msgspec.Struct):
     ended_by: str = ""
     #: The claim was lost; whatever it still reports is ignored.
     lost: bool = False
-    #: Seen nowhere at the last audit.
-    missing: bool = False
+    #: At how many audits in a row it was seen nowhere.
+    missing: int = 0
+    #: It was put on the run queue.
+    sent: bool = False
+    #: Its time limits are being kept.
+    watched: bool = False

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 from chervil import clock
 from chervil.backoff import Backoff
 from chervil.drivers.contracts import Action, Broker, Consumer, Delivery, ResultStore, Settlement
-from chervil.exceptions import LeaseLost, OperationalError
-from chervil.pools.frames import Job, Kind, job_number, pack_job, unpack_report
+from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
+from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
 from chervil.wire.message import Message, Outcome
 from chervil.worker.admission import Admission
 from chervil.worker.appetite import Appetite
@@ -42,6 +42,8 @@ _BATCH = 256
 _SAFETY_SECONDS = 0.5
 #: A surplus that nobody has begun for so many seconds is given back.
 _STALE_SECONDS = 0.1
+#: A large message for which this machine has no room is offered again after so many seconds.
+_NO_ROOM_SECONDS = 5.0
 
 RUN, WARM, COLD = 0, 1, 2
 
@@ -109,10 +111,24 @@ class Hub:
                 self._settlements or self._loose or self._messages or (room > 0 and self._hungry)
             ):
                 self._step(room if self._hungry else 0)
-            elif self.stopping and not (self._flights or self._settlements or self._loose):
+            elif self.stopping and not (
+                self._flights or self._settlements or self._loose or self._messages
+            ):
                 break
             elif not self._fleet.busy():
                 self._wait(now, room, blocked)
+
+    def settle_last(self) -> None:
+        """After the executors have ended: store what they had finished."""
+        self._collect(monotonic())
+        try:
+            if self._loose:
+                self._store.put(self._loose)
+            if not self._shared:
+                self._settlements = self._put_first(self._settlements)
+            self._consumer.exchange(self._settlements, 0)
+        except OperationalError as exc:
+            logger.warning("What had ended last runs again, as it could not be stored: %s", exc)
 
     def _room(self) -> int:
         if self.stopping or self._fleet.full():
@@ -182,6 +198,7 @@ class Hub:
         self._stale_at = now + _STALE_SECONDS
 
     def _send(self, flight: Flight) -> None:
+        flight.sent = True
         delivery = flight.delivery
         job = Job(
             flight.number,
@@ -191,19 +208,36 @@ class Hub:
             delivery.queue,
             bool(flight.hard_limit or flight.soft_limit),
         )
-        self._fleet.dispatch(flight, pack_job(job))
+        try:
+            self._fleet.dispatch(flight, pack_job(job))
+        except MessageTooLarge as exc:
+            self._cannot_send(flight, exc)
+
+    def _cannot_send(self, flight: Flight, exc: MessageTooLarge) -> None:
+        """There is no room to hand a large message over; there may be later."""
+        logger.error("Task %s[%s]: %s", flight.task.name, flight.task_id, exc)
+        del self._flights[flight.number]
+        if flight.acked:
+            outcome = self._settling.failed(flight, exc)
+            self._loose.extend([outcome] if outcome else [])
+        else:
+            until = clock.now() + _NO_ROOM_SECONDS
+            self._settlements.append(
+                Settlement(flight.delivery, Action.DEFER, until=until, counted=False)
+            )
 
     def _give_back(self, *, stale: bool) -> None:
         """Return to the broker what no executor has begun."""
         for frame in self._fleet.take_back():
-            flight = self._flights.pop(job_number(frame), None)
-            if flight is None or flight.lost:
+            number = job_number(frame)
+            flight = self._flights.get(number)
+            if flight is not None and flight.acked:  # the broker has it no more: it stays with us
+                self._fleet.put_again(frame)
                 continue
-            if flight.acked:  # the broker has it no more: it stays with us
-                self._flights[flight.number] = flight
-                self._send(flight)
-            else:
+            discard(frame)
+            if flight is not None and self._flights.pop(number) and not flight.lost:
                 self._settlements.append(Settlement(flight.delivery, Action.REQUEUE, counted=False))
+        self._stale_at = None
         if stale:
             self._appetite.waited()
 
@@ -217,10 +251,16 @@ class Hub:
         total, count = 0.0, 0
         for frame in frames:
             report = unpack_report(frame)
+            if report.kind is Kind.LEAVING:
+                self._fleet.retire(report.number)
+                continue
             flight = flights.get(report.number)
             if flight is None or flight.lost:
                 if flight is not None and report.kind is not Kind.STATE:
                     del flights[report.number]
+                continue
+            if report.kind is Kind.NOT_BEGUN:
+                self._send(flight)
                 continue
             if report.kind is Kind.STATE:
                 self._loose.append(self._settling.state(flight, report))
@@ -324,22 +364,25 @@ class Hub:
             "belong to others now and it starts over",
             len(self._flights),
         )
+        for flight in self._early:  # not stored as taken off: they are others' now
+            del self._flights[flight.number]
+        self._early.clear()
         for flight in self._flights.values():
             flight.lost = not flight.acked
         for frame in self._fleet.take_back():
             flight_ = self._flights.get(job_number(frame))
             if flight_ is not None and not flight_.lost:
-                self._send(flight_)
+                self._fleet.put_again(frame)
             else:
+                discard(frame)
                 self._flights.pop(job_number(frame), None)
         self._settlements.clear()
-        self._lost.clear()
         if self.reopen is not None:
             try:
                 self._consumer = self.reopen()
             except OperationalError as exc:
                 self._failed(exc)
-                self._lost.set()
                 return
+        self._lost.clear()
         self._hungry = True
         self._watch()

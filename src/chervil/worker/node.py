@@ -107,6 +107,7 @@ class Node:
         self._purge = purge
         self._on_ready = on_ready
         self._keeper: Keeper | None = None
+        self._consumer: Consumer | None = None
         self._hub: Hub | None = None
         self._solo: Solo | None = None
         self._stop_asked = 0
@@ -165,7 +166,7 @@ class Node:
                 "has several: use the solo pool, or sqlite:///chervil.db"
             )
         # Executors that are being replaced keep their row until they have ended.
-        page = Page(self.processes * 2 + 2, self.slots)
+        page = Page(self.processes * 2 + 2 + min(self.concurrency, 32), self.slots)
         plan = Plan(
             app,
             self.hostname,
@@ -222,7 +223,10 @@ class Node:
         """A consumer with its keeper; both end with the node."""
         if self._keeper is not None:
             self._keeper.stop()
+        if self._consumer is not None:
+            self._consumer.close()
         consumer = self.app.broker.consumer(self.queues, self.hostname, self.lease)
+        self._consumer = consumer
         stack.callback(consumer.close)
         keeper = Keeper(consumer, self.app.backend, self.lease, self._lost)
         self._keeper = keeper
@@ -246,6 +250,10 @@ class Node:
     def _leave(self, hub: Hub, fleet: Fleet) -> None:
         if hub.stopping == WARM:
             fleet.leave()
+        else:
+            # Others may have the claims only when nobody works on them here any more.
+            fleet.kill()
+            hub.settle_last()
 
     def _close_wakeup(self) -> None:
         self._wakeup_in.close()

@@ -73,6 +73,10 @@ class Settling:
             publish=extra.publish,
         )
 
+    def failed(self, flight: Flight, error: Exception) -> Outcome | None:
+        """The outcome of a job that could not be run here."""
+        return self._outcomes.ended(flight, error)
+
     def timed_out(self, flight: Flight) -> Settlement:
         """The settlement of a job that was ended by its hard time limit."""
         logger.error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_full_queue_refuses_and_loses_nothing(channel: Channel) -> None:
 
 def test_large_jobs_and_reports(channel: Channel) -> None:
     large = frame(1, INLINE_LIMIT * 100)
-    assert channel.put(large)
+    assert channel.put(channel.pack(large))
     assert unpack_job(channel.take()) == unpack_job(large)
     channel.report(pack_report(1, Kind.ENDED, 0.0, b"y" * INLINE_LIMIT * 10))
     assert len(channel.reports()) == 1
@@ -88,7 +89,7 @@ def test_directories_of_killed_nodes_are_removed(monkeypatch: pytest.MonkeyPatch
     out, back = os.pipe()
     pid = os.fork()
     if pid == 0:
-        directory = PrivateDirectory()
+        directory = PrivateDirectory(tempfile.gettempdir())
         os.write(back, directory.path.encode())
         os._exit(0)  # without close, as after a kill
     os.waitpid(pid, 0)
@@ -96,8 +97,8 @@ def test_directories_of_killed_nodes_are_removed(monkeypatch: pytest.MonkeyPatch
     os.close(out)
     os.close(back)
     assert os.path.isdir(left)
-    alive = PrivateDirectory()
-    mine = PrivateDirectory()
+    alive = PrivateDirectory(tempfile.gettempdir())
+    mine = PrivateDirectory(tempfile.gettempdir())
     assert not os.path.exists(left)
     assert os.path.isdir(alive.path), "its owner lives"
     for directory in (alive, mine):

@@ -62,13 +62,13 @@ def test_usual_report_has_no_extra() -> None:
 
 def test_large_frames_go_through_a_file(tmp_path: Path) -> None:
     job = Job(99, 3, b"head" * 10_000, os.urandom(1_000_000))
-    short = spool(pack_job(job), str(tmp_path))
+    short = spool(pack_job(job), [str(tmp_path)])
     assert len(short) < 200
     assert job_number(short) == 99
     assert unpack_job(short) == job
     assert list(tmp_path.iterdir()) == [], "read once, then gone"
 
     payload = os.urandom(1_000_000)
-    short = spool(pack_report(98, Kind.ENDED, 1.0, payload), str(tmp_path))
+    short = spool(pack_report(98, Kind.ENDED, 1.0, payload), [str(tmp_path)])
     assert unpack_report(short).payload == payload
     assert list(tmp_path.iterdir()) == []

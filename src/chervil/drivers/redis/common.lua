@@ -1,0 +1,137 @@
+-- What is stored under which key; P is the option global_keyprefix, and a list is
+-- <queue> or <queue><sep><priority step>, as kombu names them.
+--
+--   P<list>                    list    envelopes; pushed on the left, served from the right
+--   P_chervil.queues           hash    queue -> Unix ms until which one of us serves it
+--   P_chervil.consumers        hash    consumer -> number of its present connection
+--   P_chervil.lease.<consumer> string  node name; expires when it is not renewed
+--   P_chervil.claims.<consumer> hash   "<number>:<deliveries>:<list>" -> envelope
+--   P_chervil.delayed.<queue>  zset    score: Unix time when due; see delayed_member
+--   P_chervil.revoked          zset    task id, score: Unix time until which it counts
+--   P_chervil.letters          string  counter of dead letters
+--   P_chervil.dead             zset    number of a dead letter, score: the same
+--   P_chervil.dead.<queue>     zset    the same, of one queue
+--   P_chervil.letter.<number>  hash    queue, list, envelope, reason, detail, deliveries, died_at
+--   P_chervil.status.<id>      string  "<crc32 of the result>:<status>", for results from
+--                                      whose beginning the status cannot be read
+--
+-- A message that was claimed before carries how often, and when it came back, in front:
+-- {"chervil":[2,1700000000000],"body":...}. kombu ignores the key and keeps it when it
+-- puts a message back, so the count survives there too and never outlives its message.
+--
+-- Nothing is removed before its copy is stored: a script that the server stops half-way
+-- (out of memory) leaves messages twice, never not at all.
+
+local P = ARGV[1]
+
+local function marked(envelope, deliveries, since)
+  if string.byte(envelope) ~= 123 then -- no JSON object: nobody can run it anyway
+    return envelope
+  end
+  return string.format('{"chervil":[%d,%d],', deliveries, since) .. string.sub(envelope, 2)
+end
+
+-- An envelope without its mark, and how often it was delivered before.
+local function unmarked(message)
+  if string.sub(message, 1, 10) ~= '{"chervil"' then
+    return message, 0
+  end
+  local deliveries, start = string.match(message, '^{"chervil": ?%[(%d+), ?%d+%], ?()')
+  if not start then
+    return message, 0
+  end
+  return '{' .. string.sub(message, start), tonumber(deliveries)
+end
+
+-- Calls a command with many arguments, some thousand at once: Lua's stack is limited.
+local function each_thousand(command, key, values)
+  local done = 0
+  for first = 1, #values, 1000 do
+    done = done + redis.call(command, key, unpack(values, first, math.min(first + 999, #values)))
+  end
+  return done
+end
+
+-- Members must differ even where two messages are the same bytes.
+local function delayed_member(list, envelope, deliveries, unique)
+  return string.format('%d:%s:%d:', deliveries, unique, #list) .. list .. envelope
+end
+
+-- List, envelope, deliveries of a member.
+local function delayed_parts(member)
+  local deliveries, length, start = string.match(member, '^(%d+):[^:]*:(%d+):()')
+  local stop = start + tonumber(length)
+  return string.sub(member, start, stop - 1), string.sub(member, stop), tonumber(deliveries)
+end
+
+-- Stores the messages that ARGV describes from place at on, groups of
+--   list, due, queue, eta, n, n envelopes
+-- due is empty for now. With eta, the message says itself when it is due: where none of
+-- us serves the queue it goes to the list, for a Celery worker holds it back by itself.
+local function send(at, groups, now)
+  for _ = 1, groups do
+    local list, due, queue, eta, n = unpack(ARGV, at, at + 4)
+    local envelopes = { unpack(ARGV, at + 5, at + 4 + n) }
+    at = at + 5 + n
+    if due ~= '' and eta == '1' then
+      local served = redis.call('HGET', P .. '_chervil.queues', queue)
+      if not served or tonumber(served) < now * 1000 then
+        due = ''
+      end
+    end
+    if due == '' then
+      each_thousand('LPUSH', list, envelopes)
+    else
+      for _, envelope in ipairs(envelopes) do
+        local member = delayed_member(list, envelope, 0, '')
+        redis.call('ZADD', P .. '_chervil.delayed.' .. queue, due, member)
+      end
+    end
+  end
+  return at
+end
+
+local function status_of(payload)
+  local status = string.match(string.sub(payload, 1, 200), '^{"status": ?"([^"\\]*)"')
+  if not status and string.byte(payload) == 123 and #payload < 1000000 then
+    local fine, document = pcall(cjson.decode, payload)
+    status = fine and type(document) == 'table' and document.status
+  end
+  return status
+end
+
+-- Stores the outcomes that ARGV describes from place at on, groups of
+--   task id, milliseconds to live, status mark, payload
+-- The first is empty for ever; the second is empty where the payload says its status.
+local function store(at, count, key_prefix)
+  for _ = 1, count do
+    local id, life, mark, payload = unpack(ARGV, at, at + 3)
+    at = at + 4
+    local key, side = key_prefix .. id, P .. '_chervil.status.' .. id
+    local options = life == '' and {} or { 'PX', life }
+    local wanted = redis.call('SET', key, payload, 'NX', unpack(options))
+    if not wanted then
+      local status = status_of(redis.call('GET', key))
+      if not status then
+        status = string.match(redis.call('GET', side) or '', '^%d+:(.*)')
+      end
+      if status ~= 'SUCCESS' then
+        redis.call('SET', key, payload, unpack(options))
+        wanted = true
+      end
+    end
+    if wanted then
+      if mark ~= '' then
+        redis.call('SET', side, mark, unpack(options))
+      end
+      redis.call('PUBLISH', key, payload)
+    end
+  end
+  return at
+end
+
+-- Number, deliveries and list of a claim.
+local function claim_parts(field)
+  local number, deliveries, list = string.match(field, '^(%d+):(%d+):(.*)$')
+  return tonumber(number), tonumber(deliveries), list
+end

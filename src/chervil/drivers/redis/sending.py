@@ -1,0 +1,71 @@
+"""Messages as they lie in lists, and the arguments by which scripts store them."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Iterable
+from typing import Final
+
+from chervil.drivers.redis.link import Argument
+from chervil.drivers.redis.names import Names
+from chervil.exceptions import MessageTooLarge
+from chervil.wire.envelope import encode_full
+from chervil.wire.message import Message
+
+#: Largest string of a server (``proto-max-bulk-len``), less room for what is put in front.
+LARGEST: Final = 512 * 1024 * 1024 - 1024
+#: Body bytes that fit into it as base64, with a head of a MiB.
+MAX_SIZE: Final = (LARGEST - 1024 * 1024) // 4 * 3
+
+#: Envelopes in one group: a script can hand some thousand arguments to a command.
+_GROUP: Final = 1000
+
+
+def envelope(message: Message, now: float) -> bytes:
+    """kombu's envelope, with the body as base64 and a new delivery tag.
+
+    :param now: Unix time in seconds, for messages whose ids are older than they are.
+    :raises EncodeError: a header or property has no JSON form.
+    :raises MessageTooLarge: Redis cannot store it.
+    """
+    head = message.head
+    if head is not None and head[:20] == b'{"content-encoding":' and head[-2:] == b"}}":
+        # As encode_head wrote it, properties last: it need not be encoded again.
+        whole = (
+            b'{"body":"%b",%b,"body_encoding":"base64","delivery_tag":"%b"}}'
+            % (b64encode(message.body), head[1:-2], os.urandom(16).hex().encode())
+        )  # fmt: skip
+    else:
+        whole = encode_full(message)
+    if len(whole) > LARGEST:
+        raise MessageTooLarge(
+            f"the message of task {message.id} has {len(whole)} bytes in its envelope; Redis "
+            f"stores up to {LARGEST}"
+        )
+    if message.headers.get("retries"):
+        whole = b'{"chervil":[0,%d],%b' % (now * 1000, whole[1:])
+    return whole
+
+
+def groups(messages: Iterable[Message], names: Names, now: float) -> tuple[int, list[Argument]]:
+    """What scripts take messages as: how many groups, and the groups (see ``common.lua``)."""
+    at_once: dict[bytes, list[bytes]] = {}
+    arguments: list[Argument] = []
+    count = 0
+    for message in messages:
+        key = names.list_of(message.queue, message.priority)
+        data = envelope(message, now)
+        if message.due > now:
+            eta = 1 if message.headers.get("eta") else 0
+            arguments += (key, repr(message.due), message.queue, eta, 1, data)
+            count += 1
+            continue
+        group = at_once.setdefault(key, [])
+        group.append(data)
+        if len(group) == _GROUP:
+            arguments += (key, b"", b"", 0, _GROUP, *at_once.pop(key))
+            count += 1
+    for key, group in at_once.items():
+        arguments += (key, b"", b"", 0, len(group), *group)
+    return count + len(at_once), arguments
