@@ -265,3 +265,20 @@ def tracked(go: str) -> str:
 @app.task
 def sends_another(x: int) -> str:
     return str(add.delay(x, 1).id)
+
+
+@app.task
+def fails_with_odd_text() -> None:
+    raise ValueError(os.fsdecode(b"a\xff"))
+
+
+@app.task
+def bad_errback(request: Any, exc: Exception, traceback: str) -> None:
+    raise RuntimeError("an errback of no use")
+
+
+@app.task
+def slow_errback(request: Any, exc: Exception, traceback: str) -> None:
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        time.sleep(0.01)

@@ -155,6 +155,29 @@ def test_whatever_a_task_raises_or_returns(pool: str, start: Any) -> None:
 
 
 @every_pool
+def test_errors_and_errbacks_that_are_hard_to_report(pool: str, start: Any) -> None:
+    start(pool)
+    with pytest.raises(ValueError, match="a"):
+        pooled.fails_with_odd_text.delay().get(timeout=WAIT)
+    for errback in (pooled.bad_errback.s(), {"task": "no.such", "options": {"countdown": "x"}}):
+        result = pooled.fail.apply_async(("oh",), link_error=errback)
+        assert isinstance(result.get(timeout=WAIT, propagate=False), Exception)
+    assert pooled.add.delay(1, 1).get(timeout=WAIT) == 2
+    wait_until(lambda: _nothing_left(), WAIT)
+
+
+@every_pool
+def test_a_soft_limit_between_the_task_and_its_report(pool: str, start: Any) -> None:
+    start(pool)
+    result = pooled.fail.apply_async(
+        ("oh",), link_error=pooled.slow_errback.s(), soft_time_limit=0.4
+    )
+    assert isinstance(result.get(timeout=WAIT, propagate=False), Exception)
+    assert pooled.add.delay(1, 1).get(timeout=WAIT) == 2
+    wait_until(lambda: _nothing_left(), WAIT)
+
+
+@every_pool
 def test_acknowledged_before_it_runs(pool: str, start: Any) -> None:
     start(pool)
     results = [pooled.early_fine.delay(i) for i in range(30)]
@@ -270,6 +293,21 @@ def test_executors_are_replaced_after_so_many_tasks(pool: str, start: Any) -> No
     pids = [r.get(timeout=WAIT)["pid"] for r in results]
     assert len(set(pids)) >= 4
     assert pooled.add.delay(1, 1).get(timeout=WAIT) == 2
+
+
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_an_executor_that_is_to_be_replaced_holds_nobody_up(
+    pool: str, start: Any, tmp_path: Path
+) -> None:
+    start(pool, "--max-tasks-per-child", "3")
+    started, go = tmp_path / "started", tmp_path / "go"
+    long = pooled.holds.delay(str(started), str(go))
+    wait_until(lambda: _lines(started) == 1, WAIT)
+    results = [pooled.add.delay(i, 0) for i in range(40)]
+    assert [r.get(timeout=WAIT) for r in results] == list(range(40))
+    assert long.state == "PENDING"
+    go.touch()
+    assert long.get(timeout=WAIT)
 
 
 # --- shutdown

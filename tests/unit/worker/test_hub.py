@@ -13,7 +13,7 @@ import pytest
 from chervil import Chervil
 from chervil.drivers.contracts import Delivery, Settlement
 from chervil.exceptions import BrokerUnavailable, LeaseLost
-from chervil.pools.frames import Kind, job_number, pack_report, unpack_job
+from chervil.pools.frames import Extra, Kind, job_number, pack_report, unpack_job
 from chervil.worker.admission import Admission
 from chervil.worker.appetite import Appetite
 from chervil.worker.flight import Flight
@@ -30,6 +30,7 @@ class Executors:
         self.slots = slots
         self.endings: list[tuple[Flight, Settlement]] = []
         self.jobs: list[bytes] = []
+        self.taken_back = 0
         self._reports: list[bytes] = []
         self._out, self._in = socket.socketpair()
         self._out.setblocking(False)
@@ -56,7 +57,15 @@ class Executors:
         reports, self._reports = self._reports, []
         return reports
 
+    def put_again(self, frame: bytes) -> None:
+        self.jobs.append(frame)
+
+    def retire(self, index: int) -> None: ...
+
+    def kill(self) -> None: ...
+
     def take_back(self) -> list[bytes]:
+        self.taken_back += 1
         jobs, self.jobs = self.jobs, []
         return jobs
 
@@ -305,3 +314,45 @@ def test_acknowledged_before_it_runs(make: Any) -> None:
     wait_until(lambda: len(bench.executors.jobs) == 2)
     bench.executors.end(2)
     wait_until(lambda: bench.hub.processed == 4)
+
+
+def test_waiting_jobs_that_are_acknowledged_stay_and_are_left_alone(make: Any) -> None:
+    bench = make(slots=2)
+    bench.appetite.ran(0.00001 * 1000, 1000)
+    for _ in range(20):
+        bench.early.delay()
+    bench.start()
+    wait_until(lambda: len(bench.executors.jobs) == 20)
+    first = [bench.executors.jobs.pop(0) for _ in range(2)]  # two long ones begin
+    waiting = list(bench.executors.jobs)
+    wait_until(lambda: bench.executors.taken_back)
+    wait_until(lambda: bench.executors.jobs == waiting, 5, "they are as they were")
+    bench.executors.jobs = [*first, *waiting]
+    bench.executors.end(20)
+    wait_until(lambda: bench.hub.processed == 20)
+    assert bench.executors.taken_back < 5, "once, and not in a loop"
+
+
+def test_follow_ups_are_stored_before_a_warm_stop_ends(make: Any) -> None:
+    """Those of jobs that were acknowledged early, with the broker away for a while."""
+    bench = make(slots=1)
+    bench.early.delay()
+    bench.start()
+    wait_until(lambda: bench.executors.jobs)
+    follow = bench.app.publisher.message("noop", (), {}, {})
+    publish, failures = bench.app.broker.publish, [BrokerUnavailable("away")] * 3
+
+    def unreliable(messages: Any) -> None:
+        if failures:
+            raise failures.pop()
+        publish(messages)
+
+    bench.app.broker.publish = unreliable
+    (frame,), bench.executors.jobs = bench.executors.jobs, []
+    bench.executors._reports.append(
+        pack_report(job_number(frame), Kind.RETRY, 0.0, b"", Extra("RETRY", [follow]))
+    )
+    bench.executors._in.send(b"!")
+    bench.stop(WARM)
+    bench.join()
+    assert bench.depth() == (1, 0)
