@@ -173,8 +173,9 @@ class Waits:
 
     def _add(self, task_id: str, waiter: Blocked) -> Listener:
         with self._lock:
+            listener = self._listener or self._start()
             self._waiters.setdefault(task_id, []).append(waiter)
-            return self._listener or self._start()
+            return listener
 
     def _remove(self, task_id: str, waiter: _Waiter) -> None:
         with self._lock:
@@ -201,8 +202,8 @@ class Waits:
         """Have a future of the running loop resolved with the task's final outcome."""
         waiter = Awaiting(task_id, sent_here, future, on_news)
         with self._lock:
-            self._inbox.append(waiter)
             listener = self._listener or self._start()
+            self._inbox.append(waiter)
             asleep, self._woken = not self._woken, True
         if asleep:
             listener.wake()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -69,11 +68,13 @@ class Link:
     def __init__(self, location: Location, error: type[OperationalError]) -> None:
         self.location = location
         self._error = error
-        self._reader = hiredis.Reader(notEnoughData=_MORE)
+        self.reader = hiredis.Reader(notEnoughData=_MORE)
         self.forks = _forks
         self.used = 0.0
         #: Answers that nobody has read yet.
-        self._owed = 0
+        self.owed = 0
+        #: And before them those that nobody wants.
+        self._unwanted = 0
         #: The number of this connection at the server.
         self.number = 0
         self.open = True
@@ -199,26 +200,24 @@ class Link:
             self.socket.sendall(packed)
         except OSError as exc:
             raise self.lost(exc) from exc
-        self._owed += answers
+        self.owed += answers
 
     def defer(self, *command: Argument) -> None:
         """Send a command whose answer nobody wants."""
         self.send(_pack(command), 0)
-        self._skip += 1
-
-    _skip = 0
+        self._unwanted += 1
 
     def receive(self) -> Any:
         """The next answer; an error is returned, not raised."""
-        while self._skip:  # these came before
-            self._skip -= 1
+        while self._unwanted:  # these came before
+            self._unwanted -= 1
             self._receive()
         answer = self._receive()
-        self._owed -= 1
+        self.owed -= 1
         return answer
 
     def _receive(self) -> Any:
-        reader = self._reader
+        reader = self.reader
         answer = reader.gets()
         while answer is _MORE:
             try:
@@ -251,7 +250,7 @@ class Link:
 
     def is_usable(self) -> bool:
         """Whether it can be used for a new command, as far as is known here."""
-        if self.forks != _forks or not self.open or self._owed:
+        if self.forks != _forks or not self.open or self.owed:
             return False
         if time.monotonic() - self.used < _TRUSTED:
             return True
@@ -336,7 +335,6 @@ class Pool:
         self.location = location
         self._error = error
         self._idle: deque[Link] = deque()
-        self._closing = threading.local()
 
     def take(self) -> Link:
         """A connection that is nobody else's until it is given back.
@@ -354,7 +352,7 @@ class Pool:
 
     def give(self, link: Link) -> None:
         """Take it back."""
-        if not link.open or link._owed or len(self._idle) >= _KEPT:
+        if not link.open or link.owed or len(self._idle) >= _KEPT:
             link.close()
             return
         link.used = time.monotonic()

@@ -6,7 +6,9 @@ The status is read from the document's beginning. Where it is not to be seen the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 from zlib import crc32
 
 from chervil.drivers.redis.link import Argument, Link
@@ -15,6 +17,11 @@ from chervil.exceptions import DecodeError
 from chervil.wire import outcomes as documents
 from chervil.wire.message import Outcome
 
+#: The status in documents that Celery pickled, or wrote as MessagePack or YAML.
+_ELSEWHERE: Final = re.compile(
+    rb"(?:\x8c\x06status\x94\x8c[^A-Za-z]|\xa6status[\xa1-\xbf]|^status: )([A-Za-z][\w -]*)",
+    re.MULTILINE,
+)
 #: Keys that are read with one command.
 _AT_ONCE = 500
 
@@ -96,6 +103,7 @@ def _marked(
 
 def _decoded(payload: bytes) -> str:
     try:
-        return str(documents.decode(payload)["status"])
-    except (DecodeError, KeyError, TypeError):
-        return ""
+        return str(documents.decode(payload, import_modules=False)["status"])
+    except DecodeError:
+        found = _ELSEWHERE.search(payload)
+        return found[1].decode() if found else ""

@@ -1,0 +1,126 @@
+"""One descriptor that is readable when a consumer should look: for Redis and for ``wake``.
+
+The server is asked to tell of changes of what was looked at and found empty
+(``CLIENT TRACKING``, https://redis.io/docs/latest/develop/reference/client-side-caching/).
+It tells once, on a connection of its own that is only read: so an idle consumer waits in
+``poll`` as it would for any other socket, whoever sent the message, kombu included.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+
+from chervil.drivers.redis.link import Link, Refused
+from chervil.drivers.redis.location import Location
+from chervil.exceptions import BrokerUnavailable
+
+#: The channel of what tracking tells, for connections that speak RESP2.
+_CHANNEL = "__redis__:invalidate"
+
+
+class Ear:
+    """The descriptor, and the connection that the server tells on."""
+
+    def __init__(self) -> None:
+        self._bell, self._clapper = socket.socketpair()
+        self._bell.setblocking(False)
+        self._clapper.setblocking(False)
+        self._set = select.epoll() if hasattr(select, "epoll") else select.kqueue()
+        self._link: Link | None = None
+        self._add(self._bell.fileno())
+
+    def fileno(self) -> int:
+        """Readable when one of the two is."""
+        return self._set.fileno()
+
+    def _add(self, descriptor: int) -> None:
+        if hasattr(select, "epoll"):
+            self._set.register(descriptor, select.EPOLLIN)
+        else:  # a queue of kernel events is itself readable when it has one
+            event = select.kevent(descriptor, select.KQ_FILTER_READ, select.KQ_EV_ADD)
+            self._set.control([event], 0)
+
+    def listen(self, location: Location, main: Link) -> bool:
+        """Have the server tell of what ``main`` looks at; False when it cannot.
+
+        :raises BrokerUnavailable: the server cannot be reached.
+        """
+        self._deafen()
+        link = Link(location, BrokerUnavailable)
+        try:
+            link.call("SUBSCRIBE", _CHANNEL)
+            main.call("CLIENT", "TRACKING", "ON", "REDIRECT", link.number, "NOLOOP")
+        except Refused:
+            link.close()
+            return False
+        except BaseException:
+            link.close()
+            raise
+        link.socket.setblocking(False)
+        self._link = link
+        self._add(link.socket.fileno())
+        return True
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known here."""
+        return self._link is not None
+
+    def drain(self) -> bool:
+        """Read what there is; True when the server told something, or is gone."""
+        link = self._link
+        if link is None:
+            return False
+        heard = False
+        while True:
+            try:
+                data = link.socket.recv(65536)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return heard
+            except OSError:
+                data = b""
+            if not data:
+                self._deafen()
+                return True
+            heard = True
+            if len(data) < 65536 and not location_is_tls(link):
+                return True
+
+    def unring(self) -> bool:
+        """Forget calls of :meth:`ring`; True when there was one."""
+        rung = False
+        while True:
+            try:
+                rung = bool(self._bell.recv(65536)) or rung
+            except OSError:
+                return rung
+
+    def ring(self) -> None:
+        """Make the descriptor readable. From any thread or signal handler."""
+        try:
+            self._clapper.send(b"!")
+        except OSError:  # it has rung often enough, or is closed
+            pass
+
+    def _deafen(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()  # which takes it out of the set
+
+    def close(self) -> None:
+        """Close all; doing it again changes nothing."""
+        self._deafen()
+        self._set.close()
+        self._bell.close()
+        self._clapper.close()
+
+
+def location_is_tls(link: Link) -> bool:
+    """Whether bytes may be left over in the library that the kernel does not show."""
+    return link.location.tls
+
+
+__all__ = ["Ear", "os"]
