@@ -37,6 +37,14 @@ _DRIVERS: dict[str, Driver] = {
         "chervil.drivers.memory.results:MemoryResults",
     ),
     "disabled": Driver(None, "chervil.drivers.disabled:DisabledResults"),
+    **dict.fromkeys(
+        ("redis", "rediss", "redis+socket"),
+        Driver(
+            "chervil.drivers.redis.broker:RedisBroker",
+            "chervil.drivers.redis.results:RedisResults",
+            "redis",
+        ),
+    ),
 }
 
 
@@ -49,7 +57,7 @@ _NOT_YET = frozenset({
     "cache", "cassandra", "confluentkafka", "consul", "cosmosdbsql", "couchbase",
     "couchbases", "couchdb", "db", "django", "django-cache", "django-db", "dynamodb",
     "elasticsearch", "etcd", "file", "filesystem", "gcpubsub", "gs", "kafka", "librabbitmq",
-    "mongodb", "mysql", "postgresql", "pyamqp", "pyro", "qpid", "redis", "rediss", "rpc",
+    "mongodb", "mysql", "postgresql", "pyamqp", "pyro", "qpid", "rpc",
     "s3", "sentinel", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
 })
 # fmt: on

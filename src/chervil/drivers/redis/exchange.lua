@@ -79,17 +79,19 @@ local function claim(list, most)
   if count == 0 then
     return 0
   end
-  local pairs_ = {}
+  local pairs_, size = {}, 0
   for place = count, 1, -1 do
     local envelope, before = unmarked(messages[place])
-    local field = string.format('%d:%d:', number, before + 1) .. list
+    pairs_[size + 1] = number .. ':' .. (before + 1) .. ':' .. list
+    pairs_[size + 2] = envelope
+    size = size + 2
     number = number + 1
-    pairs_[#pairs_ + 1] = field
-    pairs_[#pairs_ + 1] = envelope
-    answer[#answer + 1] = field
-    answer[#answer + 1] = envelope
   end
   each_thousand('HSET', claims, pairs_)
+  local filled = #answer
+  for place = 1, size do
+    answer[filled + place] = pairs_[place]
+  end
   redis.call('LTRIM', list, 0, -count - 1)
   return count
 end

@@ -7,9 +7,9 @@ The protocol is RESP2, which all servers speak.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
@@ -29,12 +29,10 @@ T = TypeVar("T")
 
 #: What a command consists of.
 Argument = bytes | str | int | float
-_pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[attr-defined]
+_pack: Callable[[Any], bytes] = hiredis.pack_command
 
 _READ: Final = 65536
 _OLDEST: Final = (6, 2)
-#: Seconds after which an idle connection is looked at before it is used again.
-_TRUSTED: Final = 0.05
 #: Idle connections that are kept.
 _KEPT: Final = 16
 _MORE: Final = object()
@@ -70,7 +68,6 @@ class Link:
         self._error = error
         self.reader = hiredis.Reader(notEnoughData=_MORE)
         self.forks = _forks
-        self.used = 0.0
         #: Answers that nobody has read yet.
         self.owed = 0
         #: And before them those that nobody wants.
@@ -79,6 +76,8 @@ class Link:
         self.number = 0
         self.open = True
         self.socket = self._connect()
+        self._poll = select.poll()
+        self._poll.register(self.socket, select.POLLIN)
         try:
             self._greet()
         except BaseException:
@@ -230,6 +229,20 @@ class Link:
             answer = reader.gets()
         return answer
 
+    def arrived(self) -> Iterator[Any]:
+        """Read once, and yield the whole answers that are there then."""
+        try:
+            data = self.socket.recv(_READ)
+            while self.location.tls and self.socket.pending():  # type: ignore[attr-defined]
+                data += self.socket.recv(_READ)
+        except OSError as exc:
+            raise self.lost(exc) from exc
+        if not data:
+            raise self.lost(None)
+        self.reader.feed(data)
+        while (answer := self.reader.gets()) is not _MORE:
+            yield answer
+
     # --- trouble
 
     def lost(self, exc: OSError | None) -> OperationalError:
@@ -252,13 +265,7 @@ class Link:
         """Whether it can be used for a new command, as far as is known here."""
         if self.forks != _forks or not self.open or self.owed:
             return False
-        if time.monotonic() - self.used < _TRUSTED:
-            return True
-        import select
-
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
-        return not poll.poll(0)  # it would be the end, or an answer to nobody
+        return not self._poll.poll(0)  # it would be the end, or an answer to nobody
 
     def close(self) -> None:
         """Close it; doing it again changes nothing."""
@@ -304,6 +311,7 @@ _MEANINGS: Final = (
     ("WRONGPASS", "refused the user name or password of the URL"),
     ("NOAUTH", "wants a password: redis://user:password@host:port/db"),
     ("NOPERM", "does not let this user do that: see its ACL"),
+    ("ERR The user executing the script", "does not let this user do that: see its ACL"),
     ("OOM", "is out of memory (maxmemory), nothing was stored: raise it, or delete what is old"),
     ("READONLY", "is a read-only replica: give the URL of the primary"),
     ("MISCONF", "cannot save to its disk and takes no writes: see its log"),
@@ -355,7 +363,6 @@ class Pool:
         if not link.open or link.owed or len(self._idle) >= _KEPT:
             link.close()
             return
-        link.used = time.monotonic()
         self._idle.append(link)
 
     @contextmanager

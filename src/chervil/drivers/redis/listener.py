@@ -46,49 +46,49 @@ class RedisListener:
         self._asked = 0
         self._confirmed = 0
         self._progress = threading.Condition()
-        #: Documents that were read and not reported yet.
-        self._heard: list[tuple[str, bytes]] = []
+        #: Documents that arrived and were not reported yet; None: to be read from the store.
+        self._heard: list[tuple[str, bytes | None]] = []
         self._closed = False
         self._pid = os.getpid()
         self._link = Link(location, BackendError)
         self._bell, self._clapper = socket.socketpair()
         self._bell.setblocking(False)
         self._clapper.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
-        self._poll.register(self._link.socket, select.POLLIN)
+        self._both, self._only = select.poll(), select.poll()
+        self._descriptor = self._link.socket.fileno()
+        for poll in (self._both, self._only):
+            poll.register(self._descriptor, select.POLLIN)
+        self._both.register(self._bell, select.POLLIN)
 
     # --- watching
 
     def watch(self, ids: Collection[str], sent_here: bool) -> None:
         """See :meth:`chervil.drivers.contracts.Listener.watch`."""
-        new = [task_id for task_id in ids if task_id not in self._watched]
-        if not new:
-            return
-        for task_id in new:
-            self._watched[task_id] = None
         with self._sending:
+            new = [task_id for task_id in ids if task_id not in self._watched]
+            self._watched.update(dict.fromkeys(new))
             link = self._link
-            self._send("SUBSCRIBE", new)
             self._asked += len(new)
-            goal = self._asked
-        self._wait_for(goal, link)
+            goal = self._asked  # also of those that other threads have asked for
+            self._send("SUBSCRIBE", new)
+        if self._confirmed < goal:
+            self._wait_for(goal, link)
 
     def unwatch(self, ids: Collection[str]) -> None:
         """See :meth:`chervil.drivers.contracts.Listener.unwatch`."""
-        gone = [task_id for task_id in ids if self._watched.pop(task_id, self) is not self]
-        if gone and not self._closed:
-            with self._sending:
-                try:
-                    self._send("UNSUBSCRIBE", gone)
-                except BackendError:
-                    pass  # whoever waits finds out and connects again
+        with self._sending:
+            gone = [task_id for task_id in ids if self._watched.pop(task_id, self) is not self]
+            if not self._closed:
+                self._send("UNSUBSCRIBE", gone)
 
     def _send(self, command: str, ids: Sequence[str]) -> None:
-        """The lock is held."""
-        for start in range(0, len(ids), _AT_ONCE):
-            part = [self._prefix + task_id.encode() for task_id in ids[start : start + _AT_ONCE]]
-            self._link.defer(command, *part)
+        """The lock for sending is held."""
+        try:
+            for start in range(0, len(ids), _AT_ONCE):
+                part = ids[start : start + _AT_ONCE]
+                self._link.defer(command, *[self._prefix + task_id.encode() for task_id in part])
+        except BackendError:
+            self.wake()  # whoever reads connects again and subscribes to all
 
     def _wait_for(self, goal: int, link: Link) -> None:
         """Until that many subscriptions are in force, so that nothing is missed after."""
@@ -102,18 +102,16 @@ class RedisListener:
                 )
             if self._reading.acquire(blocking=False):
                 try:
-                    while self._confirmed < goal and self._link is link:
-                        left = deadline - time.monotonic()
-                        if left <= 0 or not self._read(left, bell=False):
-                            break
+                    if self._confirmed < goal:
+                        self._read(left, bell=False)
                 finally:
                     self._reading.release()
                     self._tell_others()
             else:
                 with self._progress:
                     if self._confirmed < goal:
-                        # Also in case that the reader stops before it read ours.
-                        self._progress.wait(min(left, 0.05))
+                        # Not for long: the reader may stop before it has read ours.
+                        self._progress.wait(min(left, 0.02))
 
     # --- reading
 
@@ -121,15 +119,13 @@ class RedisListener:
         """See :meth:`chervil.drivers.contracts.Listener.wait`."""
         deadline = time.monotonic() + timeout
         while not self._closed:
+            woken = False
             with self._reading:
                 if self._closed:
                     break
-                left = deadline - time.monotonic()
-                woken = False
                 if not self._heard:
-                    woken = self._read(max(0.0, left), bell=True) is None
+                    woken = self._read(max(0.0, deadline - time.monotonic()), bell=True)
                 heard, self._heard = self._heard, []
-            self._tell_others()
             found = self._understand(heard) if heard else []
             if found or woken or time.monotonic() >= deadline:
                 return found
@@ -139,41 +135,40 @@ class RedisListener:
         with self._progress:
             self._progress.notify_all()
 
-    def _read(self, timeout: float, bell: bool) -> bool | None:
-        """Read what arrives within that time; None when the bell rang.
+    def _read(self, timeout: float, bell: bool) -> bool:
+        """Read what arrives within that time; True when the bell rang.
 
-        False when nothing came. The reading lock is held.
+        The lock for reading is held.
         """
-        for descriptor, _ in self._poll.poll(timeout * 1000):
+        if not self._link.open:
+            self._connect_again()
+            return False
+        rung = False
+        for descriptor, _ in (self._both if bell else self._only).poll(timeout * 1000):
             if descriptor == self._bell.fileno():
-                if bell:
-                    self._unring()
-                    return None
+                rung = True
+                self._unring()
             else:
-                return self._read_link()
-        return False
+                self._read_link()
+        return rung
 
-    def _read_link(self) -> bool:
-        try:
-            data = self._link.socket.recv(1 << 18)
-        except OSError as exc:
-            raise self._lost(exc) from exc
-        if not data:
-            raise self._lost(None)
-        reader = self._link.reader
-        reader.feed(data)
+    def _read_link(self) -> None:
         confirmed = 0
-        for answer in reader:
-            confirmed += self._take(answer)
+        try:
+            for answer in self._link.arrived():
+                confirmed += self._take(self._link, answer)
+        except BackendError:
+            if self._closed:
+                return
+            self._connect_again()
         if confirmed:
             self._confirmed += confirmed
             self._tell_others()
-        return True
 
-    def _take(self, answer: Any) -> int:
+    def _take(self, link: Link, answer: Any) -> int:
         """1 when it confirms a subscription."""
         if isinstance(answer, Exception):
-            raise self._link.refused(answer)
+            raise link.refused(answer)
         kind = answer[0]
         if kind == b"message":
             task_id = answer[1][len(self._prefix) :].decode("utf-8", "replace")
@@ -181,20 +176,40 @@ class RedisListener:
             return 0
         return 1 if kind == b"subscribe" else 0
 
-    def _lost(self, exc: OSError | None) -> BackendError:
-        error = self._link.lost(exc)
-        assert isinstance(error, BackendError)
-        return error
+    def _connect_again(self) -> None:
+        """Subscribe to all on a new connection; what was missed is read from the store."""
+        with self._sending:
+            old = self._link
+            link = Link(self._location, BackendError)
+            try:
+                self._link = link
+                ids = list(self._watched)
+                self._send("SUBSCRIBE", ids)
+                left = len(ids)
+                while left:
+                    for answer in link.arrived():
+                        left -= self._take(link, answer)
+            except BaseException:
+                link.close()
+                raise
+            old.close()
+            for poll in (self._both, self._only):
+                poll.unregister(self._descriptor)
+                poll.register(link.socket, select.POLLIN)
+            self._descriptor = link.socket.fileno()
+            self._confirmed = self._asked
+            self._heard += [(task_id, None) for task_id in ids]
+        self._tell_others()
 
-    def _understand(self, heard: Iterable[tuple[str, bytes]]) -> list[Outcome]:
+    def _understand(self, heard: Iterable[tuple[str, bytes | None]]) -> list[Outcome]:
         watched = self._watched
         found: list[Outcome] = []
         unclear: dict[str, None] = {}
         for task_id, payload in heard:
             if task_id not in watched:
                 continue
-            status = outcomes.status_in(payload)
-            if status is None:
+            status = None if payload is None else outcomes.status_in(payload)
+            if payload is None or status is None:
                 unclear[task_id] = None
             else:
                 found.append(Outcome(task_id, status, payload))

@@ -70,9 +70,7 @@ class Names:
         try:
             queue.encode()
         except UnicodeEncodeError as exc:
-            raise ImproperlyConfigured(
-                f"{queue!r} cannot be the name of a queue: {exc}"
-            ) from None
+            raise ImproperlyConfigured(f"{queue!r} cannot be the name of a queue: {exc}") from None
         if not queue:
             raise ImproperlyConfigured("the name of a queue cannot be empty")
         return queue
@@ -117,4 +115,3 @@ def _pattern(routing_key: str) -> str:
 
 def _escaped(word: str) -> str:
     return "".join(c if c.isalnum() or c in "#*" else f"\\{c}" for c in word)
-

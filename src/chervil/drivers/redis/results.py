@@ -7,7 +7,7 @@ from typing import Any
 
 from chervil import clock
 from chervil.drivers.redis import outcomes
-from chervil.drivers.redis.link import Link, Pool
+from chervil.drivers.redis.link import Pool
 from chervil.drivers.redis.listener import RedisListener
 from chervil.drivers.redis.location import parse
 from chervil.drivers.redis.names import Names, result_prefix
@@ -71,10 +71,6 @@ class RedisResults:
     def expire(self) -> int:
         """See :meth:`chervil.drivers.contracts.ResultStore.expire`; Redis does it by itself."""
         return 0
-
-    def link(self) -> Link:
-        """A connection of its own, for who needs more than this class does."""
-        return Link(self.location, BackendError)
 
     def close(self) -> None:
         """See :meth:`chervil.drivers.contracts.ResultStore.close`."""

@@ -2,7 +2,8 @@
 -- Ends a consumer and gives back what it holds.
 --
 -- ARGV: P, consumer, now (Unix s), 1 when it died: then its deliveries count, and nothing
---   happens while its lease lasts.
+--   happens while its lease lasts; else queues that it served. (Others that serve them
+--   say so again with their next renewal.)
 -- Answers how many messages.
 local consumer, now, died = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local consumers, claims = P .. '_chervil.consumers', P .. '_chervil.claims.' .. consumer
@@ -27,4 +28,7 @@ for _, claim in ipairs(found) do
 end
 redis.call('DEL', claims, lease)
 redis.call('HDEL', consumers, consumer)
+for place = 5, #ARGV do
+  redis.call('HSET', P .. '_chervil.queues', ARGV[place], 0)
+end
 return #found

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from base64 import b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable
+from os import urandom
 from typing import Final
 
 from chervil.drivers.redis.link import Argument
 from chervil.drivers.redis.names import Names
 from chervil.exceptions import MessageTooLarge
-from chervil.wire.envelope import encode_full
+from chervil.wire.envelope import encode_full, encode_head
 from chervil.wire.message import Message
 
 #: Largest string of a server (``proto-max-bulk-len``), less room for what is put in front.
 LARGEST: Final = 512 * 1024 * 1024 - 1024
 #: Body bytes that fit into it as base64, with a head of a MiB.
 MAX_SIZE: Final = (LARGEST - 1024 * 1024) // 4 * 3
+
+#: How an envelope begins, and what it has before the delivery tag, its last value.
+_START: Final = b'{"body":"'
+_TAG: Final = b',"body_encoding":"base64","delivery_tag":"'
+_TAG_SIZE: Final = 32
+_TAG_END: Final = _TAG_SIZE + len(b'"}}')
+_TAG_AT: Final = -_TAG_END - len(_TAG)
 
 #: Envelopes in one group: a script can hand some thousand arguments to a command.
 _GROUP: Final = 1000
@@ -29,13 +36,15 @@ def envelope(message: Message, now: float) -> bytes:
     :raises EncodeError: a header or property has no JSON form.
     :raises MessageTooLarge: Redis cannot store it.
     """
-    head = message.head
-    if head is not None and head[:20] == b'{"content-encoding":' and head[-2:] == b"}}":
-        # As encode_head wrote it, properties last: it need not be encoded again.
-        whole = (
-            b'{"body":"%b",%b,"body_encoding":"base64","delivery_tag":"%b"}}'
-            % (b64encode(message.body), head[1:-2], os.urandom(16).hex().encode())
-        )  # fmt: skip
+    head = encode_head(message)
+    if head[:1] == b"{" and head[-2:] == b"}}":  # the properties are last
+        whole = b'%b%b",%b%b%b"}}' % (
+            _START,
+            b2a_base64(message.body, newline=False),
+            head[1:-2],
+            _TAG,
+            urandom(_TAG_SIZE // 2).hex().encode(),
+        )
     else:
         whole = encode_full(message)
     if len(whole) > LARGEST:
@@ -46,6 +55,22 @@ def envelope(message: Message, now: float) -> bytes:
     if message.headers.get("retries"):
         whole = b'{"chervil":[0,%d],%b' % (now * 1000, whole[1:])
     return whole
+
+
+def parts(envelope: bytes) -> tuple[bytes, bytes | None]:
+    """Head and body of an envelope that :func:`envelope` wrote; another one as it is.
+
+    Readers of the head then need not go through the body, nor decode it twice.
+    """
+    if envelope[:9] == _START and envelope[_TAG_AT:-_TAG_END] == _TAG:
+        end = envelope.find(b'"', 9)
+        if envelope[end + 1 : end + 2] == b",":
+            try:
+                body = a2b_base64(envelope[9:end])
+            except ValueError:  # whoever runs it finds out and reports it
+                return envelope, None
+            return b"{%b}}" % envelope[end + 2 : _TAG_AT], body
+    return envelope, None
 
 
 def groups(messages: Iterable[Message], names: Names, now: float) -> tuple[int, list[Argument]]:

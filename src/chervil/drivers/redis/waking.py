@@ -8,10 +8,11 @@ It tells once, on a connection of its own that is only read: so an idle consumer
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import ssl
+import sys
+from typing import Any
 
 from chervil.drivers.redis.link import Link, Refused
 from chervil.drivers.redis.location import Location
@@ -19,6 +20,7 @@ from chervil.exceptions import BrokerUnavailable
 
 #: The channel of what tracking tells, for connections that speak RESP2.
 _CHANNEL = "__redis__:invalidate"
+_READ = 65536
 
 
 class Ear:
@@ -28,16 +30,21 @@ class Ear:
         self._bell, self._clapper = socket.socketpair()
         self._bell.setblocking(False)
         self._clapper.setblocking(False)
-        self._set = select.epoll() if hasattr(select, "epoll") else select.kqueue()
+        self._set: Any
+        if sys.platform == "linux":
+            self._set = select.epoll()
+        else:
+            self._set = select.kqueue()
         self._link: Link | None = None
         self._add(self._bell.fileno())
 
     def fileno(self) -> int:
         """Readable when one of the two is."""
-        return self._set.fileno()
+        descriptor: int = self._set.fileno()
+        return descriptor
 
     def _add(self, descriptor: int) -> None:
-        if hasattr(select, "epoll"):
+        if sys.platform == "linux":
             self._set.register(descriptor, select.EPOLLIN)
         else:  # a queue of kernel events is itself readable when it has one
             event = select.kevent(descriptor, select.KQ_FILTER_READ, select.KQ_EV_ADD)
@@ -77,7 +84,7 @@ class Ear:
         heard = False
         while True:
             try:
-                data = link.socket.recv(65536)
+                data = link.socket.recv(_READ)
             except (BlockingIOError, ssl.SSLWantReadError):
                 return heard
             except OSError:
@@ -86,15 +93,15 @@ class Ear:
                 self._deafen()
                 return True
             heard = True
-            if len(data) < 65536 and not location_is_tls(link):
-                return True
+            if len(data) < _READ and not link.location.tls:
+                return True  # there is no more
 
     def unring(self) -> bool:
         """Forget calls of :meth:`ring`; True when there was one."""
         rung = False
         while True:
             try:
-                rung = bool(self._bell.recv(65536)) or rung
+                rung = bool(self._bell.recv(_READ)) or rung
             except OSError:
                 return rung
 
@@ -116,11 +123,3 @@ class Ear:
         self._set.close()
         self._bell.close()
         self._clapper.close()
-
-
-def location_is_tls(link: Link) -> bool:
-    """Whether bytes may be left over in the library that the kernel does not show."""
-    return link.location.tls
-
-
-__all__ = ["Ear", "os"]

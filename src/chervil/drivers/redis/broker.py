@@ -1,0 +1,212 @@
+"""Queues in Redis, in kombu's lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from chervil import clock
+from chervil.drivers.contracts import DeadLetter, Depth, Features, Queue, ResultStore
+from chervil.drivers.redis import looking
+from chervil.drivers.redis.consumer import RedisConsumer
+from chervil.drivers.redis.link import Argument, Link, Pool, Refused
+from chervil.drivers.redis.location import parse
+from chervil.drivers.redis.names import Names, result_prefix
+from chervil.drivers.redis.results import RedisResults
+from chervil.drivers.redis.scripts import load
+from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups
+from chervil.exceptions import BrokerUnavailable, OperationalError, PublishError
+from chervil.wire.message import Message
+
+_PUBLISH = load("publish.lua")
+_RETIRE = load("retire.lua")
+_REVOKE = load("revoke.lua")
+
+#: Messages, and bytes of their bodies, that are stored by one call.
+_AT_ONCE = 1000
+_BYTES_AT_ONCE = 8 << 20
+
+
+class RedisBroker:
+    """See :class:`chervil.drivers.contracts.Broker`.
+
+    Messages are kombu's envelopes in kombu's lists, so that workers and clients of
+    Celery can be at the other end of a queue, or at the same one. As there, **smaller
+    priorities are served first**.
+
+    :param url: ``redis://user:password@host:port/db``, ``rediss://`` for TLS,
+        ``redis+socket:///path?virtual_host=0``.
+    :param options: see :class:`chervil.drivers.redis.location.Location`.
+    :raises ImproperlyConfigured: the URL or an option is wrong.
+    """
+
+    features = Features(atomic_results=True, max_size=MAX_SIZE)
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        self.location = parse(url, options or {})
+        self.names = Names(self.location)
+        self.pool = Pool(self.location, BrokerUnavailable)
+        #: Where outcomes go that are settled with their messages; see :meth:`shares`.
+        self.results = result_prefix(self.location)
+        #: Queues that this object has made known to the server.
+        self._known: set[str] = set()
+
+    # --- sending
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """See :meth:`chervil.drivers.contracts.Broker.declare`."""
+        commands = self.names.bindings(queues)
+        commands += self._introductions(queue.name for queue in queues)
+        with self.pool.link() as link:
+            for answer in link.pipeline(commands):
+                if isinstance(answer, Exception):
+                    raise Refused(str(answer))
+        self._known.update(queue.name for queue in queues)
+
+    def _introductions(self, queues: Iterable[str]) -> list[Sequence[bytes | str]]:
+        key, check = self.names.own("queues"), self.names.check
+        return [("HSETNX", key, check(name), "0") for name in queues]
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """See :meth:`chervil.drivers.contracts.Broker.publish`."""
+        if len(messages) == 1 and not messages[0].due and messages[0].queue in self._known:
+            (message,) = messages
+            key = self.names.list_of(message.queue, message.priority)
+            self._push(key, envelope(message, clock.now()))
+            return
+        unknown = {message.queue for message in messages} - self._known
+        if unknown:
+            self.declare([Queue(name) for name in unknown])
+        done = 0
+        for part in _parts(messages):
+            try:
+                self._store(part)
+            except OperationalError as exc:
+                if not done:
+                    raise
+                failed = tuple(message.id for message in messages[done:])
+                raise PublishError(
+                    f"{len(failed)} of {len(messages)} messages were not stored: {exc}", failed
+                ) from exc
+            done += len(part)
+
+    def _push(self, key: bytes, data: bytes) -> None:
+        pool = self.pool
+        link = pool.take()
+        try:
+            link.call("LPUSH", key, data)
+        except Refused as exc:
+            raise link.refused(exc) from None
+        finally:
+            pool.give(link)
+
+    def _store(self, messages: Sequence[Message]) -> None:
+        now = clock.now()
+        count, arguments = groups(messages, self.names, now)
+        with self.pool.link() as link:
+            link.script(_PUBLISH, (), self.names.prefix, repr(now), count, *arguments)
+
+    # --- consuming
+
+    def consumer(self, queues: Sequence[Queue], node: str, lease: float = 10.0) -> RedisConsumer:
+        """See :meth:`chervil.drivers.contracts.Broker.consumer`."""
+        if not queues:
+            raise ValueError("a consumer needs at least one queue")
+        self.declare(queues)
+        return RedisConsumer(self, queues, node, lease)
+
+    def recover(self, own: str) -> int:
+        """Take back the claims of consumers that died, except of the one named ``own``."""
+        with self.pool.link() as link:
+            names = [name.decode() for name in link.call("HKEYS", self.names.own("consumers"))]
+            others = [name for name in names if name != own]
+            if not others:
+                return 0
+            leases = link.call("MGET", *[self.names.own(f"lease.{name}") for name in others])
+            found = 0
+            for name, lease in zip(others, leases, strict=True):
+                if lease is None:
+                    found += self._retire(link, name, 1)
+            return found
+
+    def dismiss(self, name: str, queues: Iterable[str]) -> None:
+        """End the lease of a consumer of these queues and give back what it holds, uncounted."""
+        with self.pool.link() as link:
+            self._retire(link, name, 0, *queues)
+
+    def _retire(self, link: Link, name: str, died: int, *queues: str) -> int:
+        now = repr(clock.now())
+        return int(link.script(_RETIRE, (), self.names.prefix, name, now, died, *queues))
+
+    # --- looking and tidying
+
+    def depths(self, queues: Sequence[str] | None = None) -> Mapping[str, Depth]:
+        """See :meth:`chervil.drivers.contracts.Broker.depths`.
+
+        The age of the oldest message is that of its id, where the id tells its time (as
+        ours do), or of the moment at which it came back to the queue; where neither is
+        known, as with Celery's messages, it counts as 0.
+        """
+        if queues is not None and not queues:
+            return {}
+        with self.pool.link() as link:
+            return looking.depths(link, self.names, queues, clock.now())
+
+    def purge(self, queue: str) -> int:
+        """See :meth:`chervil.drivers.contracts.Broker.purge`."""
+        with self.pool.link() as link:
+            return looking.purge(link, self.names, queue)
+
+    def revoke(self, ids: Iterable[str], expires: float) -> None:
+        """See :meth:`chervil.drivers.contracts.Broker.revoke`."""
+        wanted: list[Argument] = list(ids)
+        with self.pool.link() as link:
+            for start in range(0, len(wanted), _AT_ONCE):
+                link.script(
+                    _REVOKE,
+                    (),
+                    self.names.prefix,
+                    repr(clock.now()),
+                    repr(float(expires)),
+                    *wanted[start : start + _AT_ONCE],
+                )
+
+    def dead(
+        self, queue: str | None = None, limit: int = 100, after: str = ""
+    ) -> Sequence[DeadLetter]:
+        """See :meth:`chervil.drivers.contracts.Broker.dead`."""
+        with self.pool.link() as link:
+            return looking.dead(link, self.names, queue, limit, after)
+
+    def replay(self, keys: Sequence[str]) -> int:
+        """See :meth:`chervil.drivers.contracts.Broker.replay`."""
+        with self.pool.link() as link:
+            return looking.take(link, self.names, "replay", keys, clock.now())
+
+    def drop(self, keys: Sequence[str]) -> int:
+        """See :meth:`chervil.drivers.contracts.Broker.drop`."""
+        with self.pool.link() as link:
+            return looking.take(link, self.names, "drop", keys, clock.now())
+
+    def shares(self, store: ResultStore) -> bool:
+        """See :meth:`chervil.drivers.contracts.Broker.shares`."""
+        if not isinstance(store, RedisResults) or store.location.place != self.location.place:
+            return False
+        self.results = store.prefix
+        return True
+
+    def close(self) -> None:
+        """See :meth:`chervil.drivers.contracts.Broker.close`."""
+        self.pool.close()
+
+
+def _parts(messages: Sequence[Message]) -> Iterable[Sequence[Message]]:
+    """Parts of which each is stored by one call, so that others get a turn."""
+    first = size = 0
+    for place, message in enumerate(messages):
+        size += len(message.body)
+        if place - first == _AT_ONCE or (size > _BYTES_AT_ONCE and place > first):
+            yield messages[first:place]
+            first, size = place, len(message.body)
+    if first < len(messages):
+        yield messages[first:]

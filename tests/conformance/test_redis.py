@@ -1,0 +1,62 @@
+"""Redis through the suites of brokers and result stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from chervil.drivers.contracts import Broker
+from chervil.drivers.redis.link import Link
+from chervil.drivers.redis.location import parse
+from chervil.exceptions import BrokerUnavailable
+from chervil.ids import new_id
+from chervil.testing.brokers import BrokerConformance
+from chervil.testing.harness import Consume, claim, ids_of, make_message
+from chervil.testing.stores import StoreConformance
+
+pytestmark = pytest.mark.requires_server("redis")
+
+
+@pytest.fixture
+def own_url(server_url: Callable[[str], str]) -> Iterator[str]:
+    """The server, with a prefix that only this test uses; emptied at the end."""
+    prefix = f"test-{new_id()}:"
+    url = server_url("redis")
+    yield f"{url}?global_keyprefix={prefix}"
+    link = Link(parse(url, {}), BrokerUnavailable)
+    keys = link.call("KEYS", prefix + "*")
+    if keys:
+        link.call("UNLINK", *keys)
+    link.close()
+
+
+class TestBroker(BrokerConformance):
+    @pytest.fixture
+    def broker_url(self, own_url: str) -> str:
+        return own_url
+
+    def test_larger_priorities_first(self, broker: Broker, queue: str, consume: Consume) -> None:
+        """Here it is the other way round, as with Celery on Redis."""
+        given = [9, 0, 4, 9, 0, 5]  # 4 and 5 are one step
+        messages = [make_message(queue, priority=priority) for priority in given]
+        broker.publish(messages)
+        order = [messages[place].id for place in (1, 4, 2, 5, 0, 3)]
+        assert ids_of(claim(consume(), 6)) == order
+
+    def test_priorities_hold_across_batches(
+        self, broker: Broker, queue: str, consume: Consume
+    ) -> None:
+        last, first = make_message(queue, priority=8), make_message(queue, priority=1)
+        later = make_message(queue, priority=8)
+        broker.publish([last, later])
+        broker.publish([first])
+        consumer = consume()
+        assert ids_of(claim(consumer, 2)) == [first.id, last.id]
+        assert ids_of(claim(consumer, 1)) == [later.id]
+
+
+class TestStore(StoreConformance):
+    @pytest.fixture
+    def store_url(self, own_url: str) -> str:
+        return own_url

@@ -1,0 +1,86 @@
+"""A node on Redis, end to end, with its executors and itself killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apps import pooled
+from tests.support.processes import WorkerProcess
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.requires_server("redis")
+WAIT = 25.0
+
+
+@pytest.fixture(autouse=True)
+def prefix(server_url: Callable[[str], str]) -> Iterator[str]:
+    """Keys of this test alone, for the app of this process too."""
+    prefix, url = f"test-{uuid.uuid4().hex[:12]}:", server_url("redis")
+    conf = pooled.app.conf
+    pooled.app.close()
+    conf.broker_url = conf.result_backend = url
+    options = {"global_keyprefix": prefix}
+    conf.broker_transport_options = conf.result_backend_transport_options = options
+    yield prefix
+    pooled.app.close()
+    conf.broker_transport_options = conf.result_backend_transport_options = {}
+
+
+@pytest.fixture
+def start(
+    worker: Callable[..., WorkerProcess], server_url: Callable[[str], str], prefix: str
+) -> Callable[..., WorkerProcess]:
+    options = f'{{"global_keyprefix": "{prefix}"}}'
+    env = {
+        "CHERVIL_BROKER_URL": server_url("redis"),
+        "CHERVIL_RESULT_BACKEND": server_url("redis"),
+        "CHERVIL_BROKER_TRANSPORT_OPTIONS": options,
+        "CHERVIL_RESULT_BACKEND_TRANSPORT_OPTIONS": options,
+    }
+
+    def start(*args: str) -> WorkerProcess:
+        return worker("tests.apps.pooled", *args, env=env)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "pool", [("prefork", "-c", "2"), ("threads", "-c", "4"), ("asyncio", "-c", "8"), ("solo",)]
+)
+def test_results_retries_delays_and_errors(pool: tuple[str, ...], start: Any) -> None:
+    start("-P", *pool)
+    results = [pooled.add.delay(i, 1) for i in range(200)]
+    assert [r.get(timeout=WAIT) for r in results] == [i + 1 for i in range(200)]
+    assert pooled.aadd.apply_async((1, 2), countdown=0.3).get(timeout=WAIT) == 3
+    assert pooled.succeeds_after.delay(2).get(timeout=WAIT) == 2
+    with pytest.raises(pooled.CustomError):
+        pooled.fail.delay("oh").get(timeout=WAIT)
+    assert len(pooled.large.delay(2_000_000).get(timeout=WAIT)) == 2_000_000
+
+
+def test_killed_executors_and_nodes_lose_nothing(start: Any, tmp_path: Path) -> None:
+    first = start("-P", "prefork", "-c", "2", "-n", "first@here", "--lease", "2")
+    started, go = tmp_path / "started", tmp_path / "go"
+    result = pooled.holds.delay(str(started), str(go))
+    wait_until(started.exists, WAIT)
+    os.kill(int(started.read_text().splitlines()[0]), signal.SIGKILL)
+    wait_until(lambda: len(started.read_text().splitlines()) == 2, WAIT, "it runs again")
+    others = [pooled.add.delay(i, 1) for i in range(50)]
+    first.kill_node()
+    start("-P", "prefork", "-c", "2", "-n", "second@here", "--lease", "2")
+    wait_until(lambda: len(started.read_text().splitlines()) == 3, WAIT, "another runs it")
+    go.touch()
+    assert result.get(timeout=WAIT)
+    assert [r.get(timeout=WAIT) for r in others] == [i + 1 for i in range(50)]
+    wait_until(lambda: _claimed() == 0, WAIT)
+
+
+def _claimed() -> int:
+    return pooled.app.broker.depths(["celery"])["celery"].claimed
