@@ -30,7 +30,8 @@ class Features(msgspec.Struct, frozen=True):
 
     #: Holds messages until they are due.
     delay: bool = True
-    #: Serves messages with a larger priority first.
+    #: Serves messages in the order of their priorities: the larger first, except on
+    #: brokers that Celery uses the other way round (Redis).
     priority: bool = True
     #: Can write outcomes in the step that settles their messages.
     atomic_results: bool = False

@@ -22,7 +22,7 @@ class Message(msgspec.Struct, gc=False):
     content_encoding: str
     #: Queue to store it in.
     queue: str
-    #: As given by the caller; larger is sooner (see ``Features.priority``).
+    #: As given by the caller; which is served first, the broker says (``Features.priority``).
     priority: int = 0
     #: Unix time in seconds before which it must not be claimed; 0 means now.
     due: float = 0.0
