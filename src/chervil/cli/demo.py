@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -82,15 +83,45 @@ def command(session: Session, /, files: int | None, concurrency: int | None, kee
     paths = standard_library(files)
     processes = concurrency or _cpus()
     folder = tempfile.mkdtemp(prefix="chervil-demo-")
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end the worker, too
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    signals = _Signals()
     try:
-        _demo(session, paths, folder, processes)
+        _demo(session, paths, folder, processes, signals)
     finally:
         if keep:
             click.echo(f"\nKept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Signals:
+    """Ends the demo on Ctrl-C and the like, and with it its worker.
+
+    Not while the worker is being started: nobody would know of it and end it.
+    """
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._number = 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._arrived)
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        self._number = number
+        self.end_if_asked()
+
+    def end_if_asked(self) -> None:
+        """End when a signal has arrived."""
+        if self._number and not self._holding:
+            sys.exit(128 + self._number)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A signal that arrives inside counts after it."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
 
 
 def standard_library(limit: int | None = None) -> list[str]:
@@ -109,7 +140,9 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _demo(session: Session, paths: Sequence[str], folder: str, processes: int) -> None:
+def _demo(
+    session: Session, paths: Sequence[str], folder: str, processes: int, signals: _Signals
+) -> None:
     url = f"sqlite:///{folder}/demo.db"
     os.environ["CHERVIL_BROKER_URL"] = os.environ["CHERVIL_RESULT_BACKEND"] = url
     from chervil.cli import demo_tasks
@@ -121,7 +154,7 @@ def _demo(session: Session, paths: Sequence[str], folder: str, processes: int) -
         "no server, nothing to set up.\n"
     )
     try:
-        with _worker(folder, processes) as worker:
+        with _worker(folder, processes, signals) as worker:
             words, measured = _index(session, worker, demo_tasks.count_words, paths)
             _tell_index(words, measured)
             _tell_burst(_burst(session, worker, demo_tasks.nothing))
@@ -131,15 +164,16 @@ def _demo(session: Session, paths: Sequence[str], folder: str, processes: int) -
 
 
 @contextmanager
-def _worker(folder: str, processes: int) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(folder: str, processes: int, signals: _Signals) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process of the demo's app; its log is ``worker.log`` in the folder."""
     command = [sys.executable, "-m", "chervil", "-A", "chervil.cli.demo_tasks", "worker"]
     command += ["-c", str(processes), "-l", "warning", "-n", "demo"]
-    with open(os.path.join(folder, "worker.log"), "wb") as log:
+    with open(os.path.join(folder, "worker.log"), "wb") as log, signals.held():
         worker = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
         )
     try:
+        signals.end_if_asked()
         yield worker
     finally:
         _stop(worker)

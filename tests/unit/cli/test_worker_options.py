@@ -189,10 +189,10 @@ def test_exit_code_of_the_node(run: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("setting", ["broker_url", "result_backend"])
 def test_a_wrong_url_is_told_instead_of_the_banner(run: Cli, app: Chervil, setting: str) -> None:
-    setattr(app.conf, setting, "redis://:secret@localhost/0")
+    setattr(app.conf, setting, "mongodb://:secret@localhost/0")
     done = run("worker", "-P", "solo")
     assert done.exit_code == 1
-    assert "redis:// as a" in done.output
+    assert "mongodb:// as a" in done.output
     assert "not in this version of Chervil" in done.output
     assert "secret" not in done.output
     assert "pool" not in done.output
