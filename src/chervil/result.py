@@ -318,6 +318,7 @@ class AsyncResult(Generic[R]):
         if self.parent is not None:
             self.parent.forget()
         self.app.backend.forget((self.id,))
+        self.app.waits.forget(self.id)
 
     def revoke(
         self,

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 RECHECK = 5.0
 #: Ids that are read again in one go for coroutines.
 RECHECK_IDS = 1000
+#: Outcomes that are kept because they arrived before anybody waited for them, as those of
+#: many tasks do whose results are read one after the other.
+HEARD = 1000
 #: Seconds that the listener may fail without a break before waits are given up.
 GIVE_UP = 30.0
 #: Seconds that the thread sleeps in one go while nobody waits.
@@ -119,6 +122,8 @@ class Waits:
         self._lock = threading.Lock()
         self._waiters: dict[str, list[_Waiter]] = {}
         self._inbox: deque[Awaiting] = deque()
+        #: What ended while nobody waited for it, but somebody may soon: the last ones.
+        self._heard: dict[str, Outcome] = {}
         #: The thread was woken and has not looked into the inbox since.
         self._woken = False
         self._listener: Listener | None = None
@@ -143,6 +148,9 @@ class Waits:
         :param on_interval: called whenever the wait was without news for a while.
         :raises BackendError: the store cannot be read.
         """
+        heard = self._heard.pop(task_id, None)
+        if heard is not None:
+            return _told(heard, on_news)
         deadline = None if timeout is None else time.monotonic() + timeout
         store, wanted = self._store(), (task_id,)
         if not sent_here:  # watching costs the store something, and it may be there
@@ -284,7 +292,10 @@ class Waits:
             for outcome in news:
                 if outcome.status in READY_STATES:
                     waiters = self._waiters.pop(outcome.task_id, ())
-                    ended.append(outcome.task_id)
+                    if waiters:
+                        ended.append(outcome.task_id)
+                    else:
+                        self._remember(outcome)
                 else:
                     waiters = self._waiters.get(outcome.task_id, ())
                 for waiter in waiters:
@@ -296,6 +307,17 @@ class Waits:
         _hand_over(batches)
         if ended and listener is not None:
             listener.unwatch(ended)
+
+    def _remember(self, outcome: Outcome) -> None:
+        """Keep an outcome for who asks for it next; the lock is held."""
+        heard = self._heard
+        heard[outcome.task_id] = outcome
+        if len(heard) > HEARD:
+            del heard[next(iter(heard))]
+
+    def forget(self, task_id: str) -> None:
+        """The result was deleted."""
+        self._heard.pop(task_id, None)
 
     def _failed(self, exc: Exception, stop: threading.Event) -> None:
         """The store did not answer: try again soon, and give the waits up after a while."""

@@ -16,15 +16,16 @@ from typing import Any
 
 import pytest
 
-from chervil import AsyncResult, Chervil, states
+from chervil import AsyncResult, Chervil, exceptions, states
 from chervil.exceptions import (
     BackendError,
     ChervilWarning,
     ImproperlyConfigured,
     TaskRevokedError,
 )
-from chervil.ids import new_id
+from chervil.ids import new_id, new_ids
 from chervil.result import RemoteTraceback, result_from_tuple
+from chervil.waits import HEARD
 from chervil.wire import outcomes
 from chervil.wire.message import Outcome
 
@@ -518,3 +519,23 @@ def test_results_are_values(app: Chervil) -> None:
         result_from_tuple("c")
     with pytest.raises(ValueError, match="needs the id of a task"):
         AsyncResult(None, app=app)  # type: ignore[arg-type]
+
+
+def test_results_that_arrived_before_they_were_asked_for(app_factory: Any) -> None:
+    """They are kept, a bounded number of them, and forgotten with the result."""
+    app = app_factory()
+    waits = app.waits
+    ids = new_ids(HEARD + 10)
+    payloads = [
+        Outcome(i, states.SUCCESS, outcomes.encode(task_id=i, status="SUCCESS", result=n))
+        for n, i in enumerate(ids)
+    ]
+    waits._dispatch(payloads)
+    assert len(waits._heard) == HEARD
+    last = app.AsyncResult(ids[-1])
+    assert last.get(timeout=5) == HEARD + 9, "nothing is in the store: it was heard"
+    assert len(waits._heard) == HEARD - 1
+    other = app.AsyncResult(ids[-2])
+    other.forget()
+    with pytest.raises(exceptions.TimeoutError):
+        other.get(timeout=0.05)

@@ -262,7 +262,8 @@ class Listener(Protocol):
         """Wait up to ``timeout`` seconds for news of watched tasks.
 
         Intermediate states are reported too; one may be skipped when a later
-        one is there already."""
+        one is there already. The ends of tasks that carry this listener's address
+        may be reported although nobody watches them."""
         ...
 
     def wake(self) -> None:

@@ -170,9 +170,11 @@ class StoreConformance:
         news = [outcome(i, SUCCESS, i.encode(), reply_to=listener.address) for i in ids]
         threading.Thread(target=store.put, args=(news,)).start()
         found = self.hear(listener, 2)
-        assert {k: (v.status, v.payload) for k, v in found.items()} == {
-            i: (SUCCESS, i.encode()) for i in ids[:2]
-        }
+        while not found.keys() >= set(ids[:2]):
+            found |= self.hear(listener, 1)
+        heard = {k: (v.status, v.payload) for k, v in found.items()}
+        # The end of the third may be told too, since it carries the listener's address.
+        assert heard.items() <= {i: (SUCCESS, i.encode()) for i in ids}.items()
 
     def test_a_listener_hears_of_what_others_sent(
         self, store: ResultStore, listen: Callable[[], Listener]
@@ -264,7 +266,9 @@ class StoreConformance:
         listener, ids = listen(), new_ids(2)
         listener.watch(ids, sent_here=True)
         listener.unwatch(ids[:1])
-        store.put([outcome(i, reply_to=listener.address) for i in ids])
+        store.put([outcome(ids[0], STARTED, reply_to=listener.address)])
+        store.put([outcome(new_id(), SUCCESS, reply_to="another")])
+        store.put([outcome(ids[1], reply_to=listener.address)])
         assert list(self.hear(listener, 1)) == ids[1:]
 
     def test_waiting_ends_in_time_and_when_woken(self, listen: Callable[[], Listener]) -> None:

@@ -11,6 +11,7 @@ from chervil.drivers.sqlite import outcomes
 from chervil.drivers.sqlite.database import Database, Link
 from chervil.drivers.sqlite.wake import WAKE, Ear, Places
 from chervil.exceptions import BackendError
+from chervil.states import READY_STATES
 from chervil.wire.message import Outcome
 
 #: Seconds between looks whether something was stored without a datagram arriving:
@@ -91,6 +92,7 @@ class SqliteListener:
     def _understand(self, heard: Sequence[bytes]) -> list[Outcome]:
         """What datagrams tell of watched tasks."""
         found: list[Outcome] = []
+        others: list[Outcome] = []
         unsure: set[str] = set()
         for datagram in heard:
             if not datagram:  # something of others was stored
@@ -98,15 +100,16 @@ class SqliteListener:
                 continue
             for task_id, status, payload, expires in outcomes.read_news(datagram):
                 if task_id not in self._watched:
-                    continue
-                if payload is None:
+                    if payload is not None and status in READY_STATES:
+                        others.append(Outcome(task_id, status, payload, expires))
+                elif payload is None:
                     unsure.add(task_id)
                 else:
                     found.append(Outcome(task_id, status, payload, expires))
         found = self._fresh(found)
         if unsure:
             found += self._read(unsure)
-        return found
+        return found + others
 
     def _look_again(self, watching: bool) -> list[Outcome]:
         """Find what was stored without a datagram arriving."""
