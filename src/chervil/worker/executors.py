@@ -144,7 +144,9 @@ class Executors:
         executor.control.close()
         self.plan.page.clear(exit_.index)
         now = time.monotonic()
-        if exit_.status != 0 and now - executor.started < _TOO_SHORT_SECONDS:
+        # Somebody who kills an executor is no sign of one that cannot start.
+        failed = exit_.status not in (0, -signal.SIGKILL)
+        if failed and now - executor.started < _TOO_SHORT_SECONDS:
             self._delay = min(max(self._delay * 2, 0.05), _SLOWEST_RESTART_SECONDS)
         else:
             self._delay = 0.0
