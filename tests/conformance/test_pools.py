@@ -373,8 +373,8 @@ def test_a_long_task_holds_nobody_up(pool: str, start: Any, tmp_path: Path) -> N
     started, go = tmp_path / "started", tmp_path / "go"
     long = pooled.holds.delay(str(started), str(go))
     wait_until(lambda: _lines(started) == 1, WAIT)
-    results = [pooled.add.delay(i, 0) for i in range(300)]
-    assert [r.get(timeout=WAIT) for r in results] == list(range(300))
+    results = [pooled.add.delay(i, 0) for i in range(1000)]
+    assert [r.get(timeout=WAIT) for r in results] == list(range(1000))
     assert long.state == "PENDING"
     go.touch()
     assert long.get(timeout=WAIT)
