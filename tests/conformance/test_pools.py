@@ -21,7 +21,7 @@ from chervil.exceptions import (
 )
 from tests.apps import pooled
 from tests.support.processes import WorkerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import lines, wait_until
 
 #: Pools and how a node of two slots or more is started with them.
 POOLS = {
@@ -253,7 +253,7 @@ def test_a_task_whose_executor_was_killed_runs_again(pool: str, start: Any, tmp_
     result = pooled.holds.delay(str(started), str(go))
     pid = wait_until(lambda: _first_pid(started), WAIT)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(started.read_text().splitlines()) == 2, WAIT, "it runs again")
+    wait_until(lambda: len(lines(started)) == 2, WAIT, "it runs again")
     go.touch()
     assert result.get(timeout=WAIT) != pid
     assert "killed by SIGKILL" in node.log()
@@ -302,7 +302,7 @@ def test_an_executor_that_is_to_be_replaced_holds_nobody_up(
     start(pool, "--max-tasks-per-child", "3")
     started, go = tmp_path / "started", tmp_path / "go"
     long = pooled.holds.delay(str(started), str(go))
-    wait_until(lambda: _lines(started) == 1, WAIT)
+    wait_until(lambda: len(lines(started)) == 1, WAIT)
     results = [pooled.add.delay(i, 0) for i in range(40)]
     assert [r.get(timeout=WAIT) for r in results] == list(range(40))
     assert long.state == "PENDING"
@@ -321,7 +321,7 @@ def test_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(
     slots = int(POOLS[pool][-1])
     started, go = tmp_path / "started", tmp_path / "go"
     running = [pooled.holds.delay(str(started), str(go)) for _ in range(slots)]
-    wait_until(lambda: _lines(started) == slots, WAIT, "all slots are taken")
+    wait_until(lambda: len(lines(started)) == slots, WAIT, "all slots are taken")
     waiting = [pooled.add.delay(i, i) for i in range(10)]
     node.signal(signal.SIGTERM)
     node.wait_for_log("Stopping when")
@@ -343,7 +343,7 @@ def test_second_signal_ends_at_once_and_loses_nothing(
     node = start(pool)
     started, go = tmp_path / "started", tmp_path / "go"
     result = pooled.holds.delay(str(started), str(go))
-    wait_until(lambda: _lines(started) == 1, WAIT)
+    wait_until(lambda: len(lines(started)) == 1, WAIT)
     node.signal(signal.SIGINT)
     node.wait_for_log("Stopping when")
     node.signal(signal.SIGINT)
@@ -372,7 +372,7 @@ def test_a_long_task_holds_nobody_up(pool: str, start: Any, tmp_path: Path) -> N
     start(pool)
     started, go = tmp_path / "started", tmp_path / "go"
     long = pooled.holds.delay(str(started), str(go))
-    wait_until(lambda: _lines(started) == 1, WAIT)
+    wait_until(lambda: len(lines(started)) == 1, WAIT)
     results = [pooled.add.delay(i, 0) for i in range(1000)]
     assert [r.get(timeout=WAIT) for r in results] == list(range(1000))
     assert long.state == "PENDING"
@@ -396,12 +396,8 @@ def test_several_processes_of_threads(worker: StartWorker) -> None:
     assert len({item["pid"] for item in seen}) == 2
 
 
-def _lines(path: Path) -> int:
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
 def _first_pid(path: Path) -> int:
-    return int(path.read_text().splitlines()[0]) if _lines(path) else 0
+    return int(next(iter(lines(path)), 0))
 
 
 def _nothing_left() -> bool:

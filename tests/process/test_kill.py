@@ -14,7 +14,7 @@ import pytest
 
 from tests.apps import pooled
 from tests.support.processes import WorkerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import lines, wait_until
 
 WAIT = 25.0
 StartWorker = Callable[..., WorkerProcess]
@@ -68,10 +68,6 @@ def kill(pids: set[int]) -> None:
 def hold(tmp_path: Path) -> tuple[Any, Path, Path]:
     started, go = tmp_path / "started", tmp_path / "go"
     return pooled.holds.delay(str(started), str(go)), started, go
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_a_killed_node_s_tasks_are_run_by_another(start: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.apps import pooled
 from tests.support.processes import WorkerProcess
-from tests.support.waiting import wait_until
+from tests.support.waiting import lines, wait_until
 
 pytestmark = pytest.mark.requires_server("redis")
 WAIT = 25.0
@@ -69,13 +69,13 @@ def test_killed_executors_and_nodes_lose_nothing(start: Any, tmp_path: Path) -> 
     first = start("-P", "prefork", "-c", "2", "-n", "first@here", "--lease", "2")
     started, go = tmp_path / "started", tmp_path / "go"
     result = pooled.holds.delay(str(started), str(go))
-    wait_until(started.exists, WAIT)
-    os.kill(int(started.read_text().splitlines()[0]), signal.SIGKILL)
-    wait_until(lambda: len(started.read_text().splitlines()) == 2, WAIT, "it runs again")
+    wait_until(lambda: lines(started), WAIT)
+    os.kill(int(lines(started)[0]), signal.SIGKILL)
+    wait_until(lambda: len(lines(started)) == 2, WAIT, "it runs again")
     others = [pooled.add.delay(i, 1) for i in range(50)]
     first.kill_node()
     start("-P", "prefork", "-c", "2", "-n", "second@here", "--lease", "2")
-    wait_until(lambda: len(started.read_text().splitlines()) == 3, WAIT, "another runs it")
+    wait_until(lambda: len(lines(started)) == 3, WAIT, "another runs it")
     go.touch()
     assert result.get(timeout=WAIT)
     assert [r.get(timeout=WAIT) for r in others] == [i + 1 for i in range(50)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -29,3 +30,13 @@ def wait_until(
             raise AssertionError(f"not within {timeout:g} s: {text} (last value: {value!r})")
         time.sleep(interval)
         interval = min(interval * 1.5, 0.05)
+
+
+def lines(path: Path) -> list[str]:
+    """The whole lines of a file that another process writes to; none where it is not there.
+
+    A file exists before its first line is in it: wait for lines, not for files.
+    """
+    if not path.exists():
+        return []
+    return [line[:-1] for line in path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
