@@ -1,4 +1,4 @@
-"""Redis through the suites of brokers and result stores."""
+"""Redis and Valkey through the suites of brokers and result stores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from chervil.testing.brokers import BrokerConformance
 from chervil.testing.harness import Consume, claim, ids_of, make_message
 from chervil.testing.stores import StoreConformance
 
-pytestmark = pytest.mark.requires_server("redis")
+#: Redis as it is installed, the oldest that is supported, and Valkey.
+SERVERS = [
+    pytest.param(name, marks=pytest.mark.requires_server(name))
+    for name in ("redis", "redis62", "valkey")
+]
 
 
-@pytest.fixture
-def own_url(server_url: Callable[[str], str]) -> Iterator[str]:
-    """The server, with a prefix that only this test uses; emptied at the end."""
+@pytest.fixture(params=SERVERS)
+def own_url(server_url: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server, with a prefix that only this test uses; emptied at the end."""
     prefix = f"test-{new_id()}:"
-    url = server_url("redis")
+    url = server_url(request.param)
     yield f"{url}?global_keyprefix={prefix}"
     link = Link(parse(url, {}), BrokerUnavailable)
     keys = link.call("KEYS", prefix + "*")
