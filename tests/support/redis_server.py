@@ -55,7 +55,10 @@ class RedisServer:
             "logfile": str(self.folder / "redis.log"),
             **{name.replace("_", "-"): value for name, value in self.options.items()},
         }
-        return [self.binary, *(part for name, value in options.items() for part in _words(name, value))]
+        return [
+            self.binary,
+            *(part for name, value in options.items() for part in _words(name, value)),
+        ]
 
     def start(self, *, ready: bool = True) -> RedisServer:
         """Start it, and wait until it answers (``ready``)."""
