@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from tests.support.processes import WorkerProcess
 from tests.support.waiting import wait_until
 
 #: Seconds that a server may take to start or end on a loaded machine.
@@ -86,6 +89,7 @@ class RedisServer:
     def client(self, **options: Any) -> redis.Redis:
         """A connection for the test's own purposes."""
         options.setdefault("socket_timeout", PATIENCE)
+        options.setdefault("retry", Retry(NoBackoff(), 0))
         return redis.Redis(port=self.port, host="127.0.0.1", **options)
 
     def do(self, *command: Any, **options: Any) -> Any:
@@ -155,15 +159,21 @@ class Sentinel(RedisServer):
 
 
 def _words(name: str, value: str) -> Sequence[str]:
-    if name in ("user", "replicaof", "save"):
+    if name in ("rename-command", "replicaof", "save"):
         return [f"--{name}", *(value.split() if value else [""])]
     return [f"--{name}", value]
 
 
-def has_redis() -> bool:
-    """Whether servers can be started here."""
-    return shutil.which(RedisServer.binary) is not None
+#: Short enough for tests that wait for them, long enough for a loaded machine.
+OPTIONS = {"socket_timeout": 2, "socket_connect_timeout": 2}
+#: Seconds that a worker may take to come back.
+WAIT = 30.0
 
-
-#: Makes a server that ends with the test: ``redis_server("name", maxmemory="2mb")``.
+#: Makes a server that ends with the test: ``redis_server(maxmemory="2mb")``.
 MakeServer = Callable[..., RedisServer]
+
+
+def says(worker: WorkerProcess, text: str, times: int = 1) -> None:
+    """Wait until the worker's log has this text so often."""
+    pattern = re.escape(text)
+    wait_until(lambda: len(re.findall(pattern, worker.log())) >= times, WAIT, f"{worker}: {text}")

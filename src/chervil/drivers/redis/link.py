@@ -289,6 +289,10 @@ class Link:
             return False
         return not self._poll.poll(0)  # it would be the end, or an answer to nobody
 
+    def has_ended(self) -> bool:
+        """Whether the server is known to have hung up, while no answers are on their way."""
+        return not self._unwanted and bool(self._poll.poll(0))
+
     def close(self) -> None:
         """Close it; doing it again changes nothing."""
         self.open = False

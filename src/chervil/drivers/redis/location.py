@@ -101,7 +101,7 @@ def parse(url: str, options: Mapping[str, Any]) -> Location:
             f"{Location(**found).name}: several servers in one URL are several Sentinels: "
             "sentinel://host:26379/0;sentinel://host2:26379"
         )
-    name = Location(**found).name
+    name = f"sentinel://{found['host']}" if sentinel else Location(**found).name
     query = dict(parse_qsl(first.partition("?")[2], keep_blank_values=True))
     given = {**options, **query}
     sentinel_kwargs = given.pop("sentinel_kwargs", None)
@@ -158,7 +158,9 @@ def _sentinels(
     common = {**defaults, **_read(name, options or {}), "db": 0, "is_sentinel": True}
     found: list[Location] = []
     for url in urls:
-        address = _address(url if "://" in url else f"sentinel://{url}")
+        if not url.startswith("sentinel://"):
+            raise ImproperlyConfigured(f"{name}: between ; there must be sentinel:// URLs only")
+        address = _address(url)
         found.append(Location(host=address["host"], port=address["port"], **common))
     return tuple(dict.fromkeys(found))
 
@@ -212,9 +214,10 @@ def _database(name: str, text: str) -> int:
 def _option(url: str, name: str, value: Any) -> Any:
     check = _OPTIONS.get(name)
     if check is None:
-        close = get_close_matches(name, _OPTIONS, n=1)
+        names = sorted([*_OPTIONS, "db", "username", "password", "sentinel_kwargs"])
+        close = get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        known = ", ".join(sorted([*_OPTIONS, "db", "username", "password", "sentinel_kwargs"]))
+        known = ", ".join(names)
         raise ImproperlyConfigured(f"unknown option {name!r} for {url}{hint} (known: {known})")
     try:
         return check(value)
