@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
@@ -292,6 +293,13 @@ class Link:
     def has_ended(self) -> bool:
         """Whether the server is known to have hung up, while no answers are on their way."""
         return not self._unwanted and bool(self._poll.poll(0))
+
+    def hang_up(self) -> None:
+        """End the connection; whoever reads it finds out. From any thread."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it has ended
+            pass
 
     def close(self) -> None:
         """Close it; doing it again changes nothing."""
