@@ -95,7 +95,7 @@ class Hub:
         # What the watchdog looks at.
         self.idle_since: float | None = None
         self.turned_at = monotonic()
-        self.thread = threading.get_ident()
+        self.thread = 0
         #: The consumer is to be replaced, if nothing is claimed.
         self._replace = False
         #: Makes a new consumer when the lease was lost.
@@ -106,6 +106,7 @@ class Hub:
 
     def run(self) -> None:
         """Until :attr:`stopping` is set and what runs has ended."""
+        self.thread = threading.get_ident()
         while self.stopping < COLD:
             self.turned_at = now = monotonic()
             self._collect(now)
