@@ -18,7 +18,7 @@ from chervil.drivers.contracts import Broker
 logger = logging.getLogger("chervil.worker")
 
 #: Seconds between looks at the queues of an idle node.
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 8.0
 #: Seconds between looks while messages seem to wait for it.
 _SUSPICIOUS_SECONDS = 1.0
 #: How often in a row messages must be seen to wait: others may be about to take them.
