@@ -88,6 +88,7 @@ def test_the_lease_and_the_results_of_a_full_server(
     assert [other.get(timeout=WAIT) for other in others] == [n + 1 for n in range(50)]
     says(worker, "this node works off those that are there")
     assert len(lines(started)) == 1
+    fill(server)
     with pytest.raises(BrokerUnavailable, match="out of memory"):
         pooled.add.delay(1, 1)
     # A node that ends gives back what it holds.

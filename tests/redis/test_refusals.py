@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -130,7 +131,8 @@ def test_a_port_that_speaks_no_tls(redis_server: MakeServer) -> None:
 
 
 def test_a_cluster_is_refused(redis_server: MakeServer) -> None:
-    server = redis_server(cluster_enabled="yes", cluster_config_file="nodes.conf")
+    port = next(port for port in iter(free_port, 0) if port < 55_000)  # its bus has a higher one
+    server = redis_server(port=port, cluster_enabled="yes", cluster_config_file="nodes.conf")
     for url in (server.url, server.url[:-1] + "3"):
         words = refusal(url, ImproperlyConfigured)
         assert "is part of a Redis Cluster" in words
@@ -163,9 +165,9 @@ def test_an_old_server_is_refused(
     monkeypatch: pytest.MonkeyPatch, redis_server: MakeServer
 ) -> None:
     server = redis_server()
-    version = server.do("INFO", "server")["redis_version"]
     monkeypatch.setattr("chervil.drivers.redis.link._OLDEST", (99, 0))
-    assert f"is Redis {version}; it must be" in refusal(server.url, ImproperlyConfigured)
+    words = refusal(server.url, ImproperlyConfigured)
+    assert re.search(r"is Redis \d+\.\d+\.\d+; it must be 6\.2 or newer, or Valkey", words)
 
 
 def test_a_replica_is_refused_and_a_former_one_is_not(redis_server: MakeServer) -> None:

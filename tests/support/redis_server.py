@@ -90,6 +90,7 @@ class RedisServer:
         """A connection for the test's own purposes."""
         options.setdefault("socket_timeout", PATIENCE)
         options.setdefault("retry", Retry(NoBackoff(), 0))
+        options.setdefault("protocol", 2)  # without HELLO
         return redis.Redis(port=self.port, host="127.0.0.1", **options)
 
     def do(self, *command: Any, **options: Any) -> Any:

@@ -11,13 +11,14 @@ CLUSTER: Final = (
     "with replicas and Sentinel if it must not fail"
 )
 
+_RIGHTS: Final = "does not let this user do that: see its ACL"
+#: How that is said of a command in a script, somewhere in the answer of 6.2, and of later ones.
+_RIGHTS_IN_SCRIPTS: Final = ("The user executing the script", "ACL failure in script")
 #: How answers begin, and what they mean.
 _MEANINGS: Final = (
     ("WRONGPASS", "refused the user name or password of the URL"),
     ("NOAUTH", "wants a password: redis://user:password@host:port/db"),
-    ("NOPERM", "does not let this user do that: see its ACL"),
-    ("ERR The user executing the script", "does not let this user do that: see its ACL"),
-    ("ERR ACL failure in script", "does not let this user do that: see its ACL"),
+    ("NOPERM", _RIGHTS),
     ("OOM", "is out of memory (maxmemory), nothing was stored: raise it, or delete what is old"),
     ("READONLY", "is a read-only replica: give the URL of the primary"),
     ("MISCONF", "cannot save to its disk and takes no writes: see its log"),
@@ -42,6 +43,8 @@ _PASSING: Final = ("READONLY", "MASTERDOWN", "LOADING", "NOAUTH")
 
 def explain(answer: str) -> str:
     """An error of a server in words, with its own in brackets."""
+    if any(words in answer for words in _RIGHTS_IN_SCRIPTS):
+        return f"{_RIGHTS} ({answer})"
     for start, meaning in _MEANINGS:
         if says(answer, start):
             return f"{meaning} ({answer})"
