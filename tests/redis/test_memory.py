@@ -25,7 +25,7 @@ Start = Callable[..., WorkerProcess]
 def fill(server: RedisServer) -> None:
     """Leave the server less memory than it uses."""
     with server.client() as admin:
-        admin.config_set("maxmemory", admin.info()["used_memory"] - 100_000)
+        admin.config_set("maxmemory", admin.info()["used_memory"] // 2)
         assert admin.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
