@@ -25,9 +25,9 @@ Start = Callable[..., WorkerProcess]
 OF_A_NODE = 4
 
 
-def connections(server: RedisServer) -> int:
+def connections(server: RedisServer, name: str = "chervil") -> int:
     with server.client() as admin:
-        return sum(c["name"].startswith("chervil") for c in admin.client_list())
+        return sum(c["name"].startswith(name) for c in admin.client_list())
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,15 @@ def test_a_node_has_a_few_whatever_its_concurrency(
 
 def test_a_client_has_a_few(redis_server: MakeServer, start: Start, client: Client) -> None:
     server = redis_server()
-    app = client(server.url)
-    for number in range(20):
-        pooled.add.delay(number, 1)
-    assert connections(server) == 1
+    app = client(server.url, client_name="shop")
     results = [pooled.add.delay(number, 1) for number in range(20)]
-    start(server.url, "-P", "solo").stop()
+    assert connections(server, "shop") == 1
+    start(server.url, "-P", "solo")
     for result in results:
         result.get(timeout=WAIT)
-    assert connections(server) == 3
+    assert connections(server, "shop") == 3
     app.close()
-    wait_until(lambda: connections(server) == 0, WAIT)
+    wait_until(lambda: connections(server, "shop") == 0, WAIT)
 
 
 # --- wake-ups that do not arrive
