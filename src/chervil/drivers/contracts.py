@@ -228,8 +228,8 @@ class Fanout(Protocol):
         """
         ...
 
-    def broadcast(self, exchange: str, note: Note, key: str = "") -> None:
-        """Tell all who listen to that exchange."""
+    def broadcast(self, exchange: str, note: Note, key: str = "") -> int | None:
+        """Tell all who listen to that exchange; how many they are, None: unknown."""
         ...
 
     def answers(self, exchange: str, key: str) -> Mailbox:

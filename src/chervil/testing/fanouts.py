@@ -70,7 +70,7 @@ class FanoutConformance(BrokerHarness):
         fanout.broadcast(exchange, Note.of("nobody hears this"))
         boxes = [listen("subscribe", exchange, f"n{i}") for i in range(3)]
         for word in ("first", "second"):
-            fanout.broadcast(exchange, Note.of(word))
+            assert fanout.broadcast(exchange, Note.of(word)) in (3, None)
         for mailbox in boxes:
             assert heard(mailbox, 2) == ["first", "second"]
             assert not mailbox.receive()

@@ -83,15 +83,16 @@ class MemoryFanout:
         """See :meth:`chervil.drivers.contracts.Fanout.answers`."""
         return MemoryMailbox(self._space, exchange, key, answers=True)
 
-    def broadcast(self, exchange: str, note: Note, key: str = "") -> None:
+    def broadcast(self, exchange: str, note: Note, key: str = "") -> int:
         """See :meth:`chervil.drivers.contracts.Fanout.broadcast`."""
-        self._put(exchange, key, note, answers=False)
+        return self._put(exchange, key, note, answers=False)
 
     def reply(self, exchange: str, key: str, note: Note) -> None:
         """See :meth:`chervil.drivers.contracts.Fanout.reply`."""
         self._put(exchange, key, note, answers=True)
 
-    def _put(self, exchange: str, key: str, note: Note, answers: bool) -> None:
+    def _put(self, exchange: str, key: str, note: Note, answers: bool) -> int:
+        told = 0
         with self._space.lock:
             for mailbox in self._space.mailboxes:
                 if (
@@ -100,6 +101,8 @@ class MemoryFanout:
                     and mailbox.wants(key)
                 ):
                     mailbox.put(note)
+                    told += 1
+        return told
 
 
 def matcher(pattern: str) -> re.Pattern[str]:

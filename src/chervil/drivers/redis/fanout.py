@@ -152,11 +152,11 @@ class RedisFanout:
         """See :meth:`chervil.drivers.contracts.Fanout.answers`."""
         return Answers(self._pool, self._names, exchange, key)
 
-    def broadcast(self, exchange: str, note: Note, key: str = "") -> None:
+    def broadcast(self, exchange: str, note: Note, key: str = "") -> int:
         """See :meth:`chervil.drivers.contracts.Fanout.broadcast`."""
         data = encode_note(note, exchange, key, 1 if key else 2)
         with self._pool.link() as link:
-            link.call("PUBLISH", self._names.channel(exchange, key), data)
+            return int(link.call("PUBLISH", self._names.channel(exchange, key), data))
 
     def reply(self, exchange: str, key: str, note: Note) -> None:
         """See :meth:`chervil.drivers.contracts.Fanout.reply`."""

@@ -87,15 +87,15 @@ class SqliteFanout:
         """See :meth:`chervil.drivers.contracts.Fanout.answers`."""
         return SqliteMailbox(self._database, self._places, exchange, key, answers=True)
 
-    def broadcast(self, exchange: str, note: Note, key: str = "") -> None:
+    def broadcast(self, exchange: str, note: Note, key: str = "") -> int:
         """See :meth:`chervil.drivers.contracts.Fanout.broadcast`."""
-        self._put(exchange, key, encode_note(note, exchange, key, 2), answers=False)
+        return self._put(exchange, key, encode_note(note, exchange, key, 2), answers=False)
 
     def reply(self, exchange: str, key: str, note: Note) -> None:
         """See :meth:`chervil.drivers.contracts.Fanout.reply`."""
         self._put(exchange, key, encode_note(note, exchange, key, 1), answers=True)
 
-    def _put(self, exchange: str, key: str, data: bytes, answers: bool) -> None:
+    def _put(self, exchange: str, key: str, data: bytes, answers: bool) -> int:
         def work(link: Link) -> list[str]:
             rows = link.execute(
                 "SELECT name, key FROM mailboxes WHERE exchange = ? AND answers = ?",
@@ -107,9 +107,11 @@ class SqliteFanout:
                 _keep_room(link, name)
             return names
 
-        gone = self._bell.ring(self._database.write(work))
+        names = self._database.write(work)
+        gone = self._bell.ring(names)
         if gone:
             forget(self._database, self._places, gone)
+        return len(names) - len(gone)
 
 
 def _keep_room(link: Link, name: str) -> None:
