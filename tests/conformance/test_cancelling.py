@@ -97,9 +97,7 @@ def test_without_terminate_it_runs_on(pool: str, start: Start, tmp_path: Path) -
 
 
 @every_pool
-def test_what_waits_and_what_is_delayed_never_runs(
-    pool: str, start: Start, tmp_path: Path
-) -> None:
+def test_what_waits_and_what_is_delayed_never_runs(pool: str, start: Start, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     waits = pooled.quiet.apply_async((str(mark),), ignore_result=False)
     delayed = pooled.quiet.apply_async((str(mark),), countdown=0.5, ignore_result=False)
@@ -125,9 +123,7 @@ def test_what_was_claimed_and_has_not_begun_never_runs(
     slots = int(POOLS[pool][-1])
     started, go, mark = tmp_path / "started", tmp_path / "go", tmp_path / "ran"
     running = [pooled.holds.delay(str(started), str(go)) for _ in range(slots)]
-    waiting = [
-        pooled.quiet.apply_async((str(mark),), ignore_result=False) for _ in range(slots)
-    ]
+    waiting = [pooled.quiet.apply_async((str(mark),), ignore_result=False) for _ in range(slots)]
     pooled.app.control.revoke([result.id for result in waiting])
     for result in waiting:
         assert is_revoked(result)

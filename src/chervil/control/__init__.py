@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from chervil import clock
 from chervil.control.asking import Asking, Replies
-from chervil.control.cancelling import REVOKES_KEPT, store_revoked
+from chervil.control.cancelling import REVOKES_KEPT, end_waiting
 from chervil.control.inspecting import Inspect
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Control(Asking):
         """Make sure that tasks do not start any more; those that no node has are REVOKED
         at once.
 
-        The broker remembers it for 30 days, so it holds for nodes that start later.
+        The broker remembers it for 30 days, so it holds for nodes that start later. Nodes
+        are asked whether they run it; a node that does not answer costs one second.
 
         :param task_id: id of a task, or several.
         :param terminate: also end them where they run.
@@ -52,15 +54,23 @@ class Control(Asking):
         :raises BrokerUnavailable: nothing was stored.
         """
         ids = [task_id] if isinstance(task_id, str) else list(dict.fromkeys(task_id))
-        store_revoked(self.app, ids)
+        held = self.app.broker.revoke(ids, clock.now() + REVOKES_KEPT)
         arguments = {"task_id": task_id if isinstance(task_id, str) else ids}
-        return self._tell(
+        replies = self._tell(
             "revoke",
             {**arguments, "terminate": terminate, "signal": signal},
             destination,
-            stored=True,
+            stored=held is not None,
             **kwargs,
         )
+        if held is not None:
+            end_waiting(self.app, [i for i in ids if i not in held], self._who_has)
+        return replies
+
+    def _who_has(self, ids: Sequence[str]) -> tuple[Replies, bool]:
+        if not self.app.broker.features.fanout:
+            return [], False
+        return self._ask("query_task", {"ids": list(ids)})
 
     def terminate(
         self,

@@ -15,7 +15,7 @@ from chervil.wire.serializers import accept_types
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
-    from chervil.drivers.contracts import Fanout, Mailbox
+    from chervil.drivers.contracts import Mailbox
 
 Replies = list[dict[str, Any]]
 
@@ -81,12 +81,11 @@ class Asking:
         channel: object = None,
         **extra: Any,
     ) -> Replies | None:
-        app = self.app
-        if not app.broker.features.fanout:
-            if stored:  # the nodes will see it in the broker
+        """:meth:`broadcast`; ``stored``: the broker has it already, nodes need not."""
+        if not self.app.broker.features.fanout:
+            if stored:  # nodes will find it there
                 return [] if reply else None
             raise ImproperlyConfigured(f"{command}: the broker of this app has no remote control")
-        fanout, namespace = app.broker.fanout(), app.conf.control_exchange
         nodes = [destination] if isinstance(destination, str) else destination
         request: dict[str, Any] = {
             "method": command,
@@ -95,41 +94,45 @@ class Asking:
             "pattern": pattern,
             "matcher": matcher,
         }
+        if not reply:
+            self._send(request, timeout, stored)
+            return None
+        most = limit or (len(nodes) if nodes else None)
+        return self._gather(request, timeout, stored, most, callback)[0]
+
+    def _ask(
+        self, command: str, arguments: Mapping[str, Any], timeout: float = 1.0
+    ) -> tuple[Replies, bool]:
+        """Ask all nodes; the answers, and whether all who listen have answered."""
+        request = {"method": command, "arguments": arguments, "destination": None}
+        return self._gather(request, timeout, False, None, None)
+
+    def _send(self, request: dict[str, Any], timeout: float, stored: bool) -> int | None:
+        app = self.app
         self._clock += 1
         headers: dict[str, Any] = {"clock": self._clock, "expires": clock.now() + timeout}
         if stored:
             headers["stored"] = 1
-        exchange = f"{namespace}.pidbox"
-        serializer = app.conf.task_serializer
-        if not reply:
-            fanout.broadcast(exchange, Note.of(request, serializer, **headers))
-            return None
-        return self._ask(
-            fanout, namespace, request, serializer, headers, timeout,
-            limit or (len(nodes) if nodes else None), callback,
-        )  # fmt: skip
+        note = Note.of(request, app.conf.task_serializer, **headers)
+        return app.broker.fanout().broadcast(f"{app.conf.control_exchange}.pidbox", note)
 
-    def _ask(
+    def _gather(
         self,
-        fanout: Fanout,
-        namespace: str,
         request: dict[str, Any],
-        serializer: str,
-        headers: Mapping[str, Any],
         timeout: float,
+        stored: bool,
         limit: int | None,
         callback: Callable[[dict[str, Any]], object] | None,
-    ) -> Replies:
-        """Send a request and gather the answers."""
-        exchange, key = f"reply.{namespace}.pidbox", str(uuid.uuid4())
+    ) -> tuple[Replies, bool]:
+        """Send a request and gather the answers; whether all have answered."""
+        exchange, key = f"reply.{self.app.conf.control_exchange}.pidbox", str(uuid.uuid4())
         ticket = request["ticket"] = str(uuid.uuid4())
         request["reply_to"] = {"exchange": exchange, "routing_key": key}
         replies: Replies = []
         deadline = time.monotonic() + timeout
-        mailbox = fanout.answers(exchange, key)
+        mailbox = self.app.broker.fanout().answers(exchange, key)
         try:
-            note = Note.of(request, serializer, **headers)
-            told = fanout.broadcast(f"{namespace}.pidbox", note)
+            told = self._send(request, timeout, stored)
             enough = min((n for n in (limit, told) if n is not None), default=None)
             while enough is None or len(replies) < enough:
                 if not _ready(mailbox, max(0.0, deadline - time.monotonic())):
@@ -142,7 +145,7 @@ class Asking:
                             callback(value)
         finally:
             mailbox.close()
-        return replies
+        return replies, told is not None and len(replies) >= told
 
     def _reply_in(self, note: Note, ticket: str) -> dict[str, Any] | None:
         """An answer to this request."""
