@@ -70,7 +70,7 @@ class Control(Asking):
     def _who_has(self, ids: Sequence[str]) -> tuple[Replies, bool]:
         if not self.app.broker.features.fanout:
             return [], False
-        return self._ask("query_task", {"ids": list(ids)})
+        return self.ask("query_task", {"ids": list(ids)})
 
     def terminate(
         self,

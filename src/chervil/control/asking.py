@@ -100,7 +100,7 @@ class Asking:
         most = limit or (len(nodes) if nodes else None)
         return self._gather(request, timeout, stored, most, callback)[0]
 
-    def _ask(
+    def ask(
         self, command: str, arguments: Mapping[str, Any], timeout: float = 1.0
     ) -> tuple[Replies, bool]:
         """Ask all nodes; the answers, and whether all who listen have answered."""

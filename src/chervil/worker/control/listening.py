@@ -24,6 +24,7 @@ from chervil.wire.serializers import accept_types
 from chervil.worker.control import builtin as _builtin  # the commands
 from chervil.worker.control.registry import Panel
 from chervil.worker.control.state import NoReply, State
+from chervil.worker.control.tasks import learn
 
 logger = logging.getLogger("chervil.worker")
 #: Seconds that a node waits at its start until it can be reached.
@@ -69,8 +70,8 @@ class Listening:
             mailbox = None
             try:
                 with self._state.lock:
-                    mailbox = self._fanout.subscribe(self._exchange, self._state.hostname)
                     self._remember()
+                    mailbox = self._fanout.subscribe(self._exchange, self._state.hostname)
                 if self._subscribed.is_set():
                     logger.info("Remote control is back")
                 self._subscribed.set()
@@ -89,7 +90,18 @@ class Listening:
                         mailbox.close()
 
     def _remember(self) -> None:
-        self._state.revocations.load(self._state.app.broker.revoked(_REMEMBERED))
+        """Learn what was revoked before this node listened.
+
+        What ours revoke is in the broker. What Celery's clients do only the nodes know
+        that heard of it: they are asked as Celery's own are that start (mingle), before
+        this one listens, so that it need not answer itself.
+        """
+        state, app = self._state, self._state.app
+        known = app.broker.revoked(_REMEMBERED)
+        state.revocations.load(known)
+        request = {"from_node": state.hostname, "revoked": []}
+        replies, _ = app.control.ask("hello", request)
+        learn(state, replies, known)
 
     def _serve(self, mailbox: Mailbox) -> None:
         poll = select.poll()

@@ -86,11 +86,27 @@ def hello(state: State, from_node: Any, revoked: Any = None, **_kwargs: Any) -> 
     """Exchange with a starting node what was revoked."""
     if from_node == state.hostname:
         return None
-    ids = _texts(revoked or [])
+    known = _revoked(state)
+    _store(state, _texts(revoked or []).difference(known))
+    return {"revoked": _revoked(state), "clock": state.tick()}
+
+
+def learn(state: State, replies: Iterable[Mapping[str, Any]], known: Iterable[str]) -> None:
+    """Take over what other nodes have answered to ``hello``."""
+    ids: set[str] = set()
+    for reply in replies:
+        for answer in reply.values():
+            if isinstance(answer, dict):
+                ids |= _texts(answer.get("revoked"))
+                seen = answer.get("clock")
+                state.tick(seen if isinstance(seen, int) else 0)
+    _store(state, ids.difference(known))
+
+
+def _store(state: State, ids: set[str]) -> None:
     if ids:
         state.revocations.add(ids)
         state.app.broker.revoke(ids, clock.now() + REVOKES_KEPT)
-    return {"revoked": _revoked(state), "clock": state.tick()}
 
 
 @inspect_command(alias="dump_revoked")
