@@ -139,3 +139,24 @@ def test_celerys_workers_tell_ours_what_was_revoked(
     celery("control", "--timeout", "5", "-d", "theirs@here", "revoke", task_id)
     start("-P", "solo", "-n", NODE)
     assert task_id in pooled.app.control.inspect(NODE, timeout=10).hello("other@here")["revoked"]
+
+
+def test_a_lost_connection_is_made_again(
+    start: Any, server_url: Callable[[str], str], prefix: str, tmp_path: Path
+) -> None:
+    node = start("-P", "threads", "-c", "2", "-n", NODE)
+    started, go = tmp_path / "started", tmp_path / "go"
+    running = pooled.holds.delay(str(started), str(go))
+    wait_until(lambda: lines(started), WAIT)
+    link = Link(parse(server_url("redis"), {}), BrokerUnavailable)
+    channel = f"{prefix}/0.celery.pidbox"
+    for client in link.call("CLIENT", "LIST", "TYPE", "PUBSUB").decode().splitlines():
+        fields = dict(field.split("=", 1) for field in client.split())
+        if fields["sub"] == "1" and fields["cmd"] == "subscribe":
+            link.call("CLIENT", "KILL", "ID", fields["id"])
+    wait_until(lambda: link.call("PUBSUB", "NUMSUB", channel)[1] == 1, WAIT, "it is back")
+    link.close()
+    assert pooled.app.control.inspect(NODE, timeout=10).ping() == {"ok": "pong"}
+    node.wait_for_log("Remote control is back")
+    go.touch()
+    assert running.get(timeout=WAIT)

@@ -56,6 +56,7 @@ class Listening:
     def stop(self) -> None:
         """End the thread and wait for it."""
         self._stop.set()
+        self._state.closing = True
         self._in.send(b"!")
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -110,7 +111,10 @@ class Listening:
         while not self._stop.is_set():
             with self._state.lock:
                 for note in mailbox.receive():
-                    self._handle(note)
+                    try:
+                        self._handle(note)
+                    except Exception:  # the others are for somebody, too
+                        logger.exception("A request by remote control failed")
             poll.poll()
 
     # --- one request
@@ -168,7 +172,9 @@ def _is_for(hostname: str, request: Mapping[str, Any]) -> bool:
     """Whether a request is for this node (source: celery/kombu ``kombu/pidbox.py``)."""
     destination = request.get("destination")
     if destination:
-        return hostname in destination
+        return destination == hostname or (
+            isinstance(destination, list) and hostname in destination
+        )
     pattern, matcher = request.get("pattern"), request.get("matcher")
     if not pattern or not matcher:
         return True

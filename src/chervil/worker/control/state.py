@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Seconds that the hub may take until it is between two steps.
 _PATIENCE = 5.0
+_LOOK_SECONDS = 0.1
 
 
 class NoReply(Exception):
@@ -48,6 +49,8 @@ class State:
         self._wake = wake
         #: Of this request: it says that the broker has stored it already.
         self.stored = False
+        #: The node is about to end: its hub does nothing more.
+        self.closing = False
 
     def tick(self, seen: int = 0) -> int:
         """The clock after an event of ours, or after a message with that clock."""
@@ -87,7 +90,10 @@ class State:
         self._wake()
         self.lock.release()  # the hub may want to fork first
         try:
-            answered = done.wait(_PATIENCE)
+            deadline = monotonic() + _PATIENCE
+            while not (answered := done.wait(_LOOK_SECONDS)):
+                if self.closing or monotonic() > deadline:
+                    break
         finally:
             self.lock.acquire()
         if not answered:

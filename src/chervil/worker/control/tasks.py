@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 # --- cancelling
 
 
-@control_command(
-    variadic="task_id", signature="[id1 [id2 [... [idN]]]]", args=[("terminate", bool)]
-)
+@control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
 def revoke(
     state: State, task_id: Any, terminate: Any = False, signal: Any = None, **_kwargs: Any
 ) -> Any:
