@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from chervil.drivers.sqlite.broker import SqliteBroker
 from chervil.exceptions import BrokerUnavailable
 from chervil.ids import new_id
 from chervil.testing.fanouts import FanoutConformance, heard
-from chervil.testing.harness import other_process
+from chervil.testing.harness import make_message, other_process
+from chervil.wire.envelope import encode_full
 from chervil.wire.notes import Note
 from tests.support.waiting import wait_until
 
@@ -127,6 +129,16 @@ class TestRedis(FanoutConformance):
             wait_until(answers.receive, 5)
         for key in link.call("KEYS", prefix + "*"):
             assert link.call("TTL", key) > 0, key
+
+    def test_what_celerys_workers_hold_is_claimed(
+        self, broker: Broker, queue: str, link: Link, prefix: str
+    ) -> None:
+        message, other = make_message(queue), make_message(queue)
+        message.headers["root_id"] = other.id
+        envelope = encode_full(message).decode()
+        for number, text in enumerate((envelope, envelope.replace('":', '": '))):
+            link.call("HSET", f"{prefix}unacked", str(number), f'[{text}, "", "{queue}"]')
+        assert set(broker.revoke([message.id, other.id], time.time() + 60) or ()) == {message.id}
 
     @pytest.mark.parametrize(
         ("option", "channel"),

@@ -11,13 +11,15 @@ if last then
   redis.call('EXPIREAT', key, math.ceil(tonumber(last)))
 end
 
-local held, known = {}, {}
+local held, wanted = {}, {}
+for place = 4, #ARGV do
+  wanted[ARGV[place]] = true
+end
 local function look(hash)
   for _, envelope in ipairs(redis.call('HVALS', hash)) do
-    for place = 4, #ARGV do
-      local id = ARGV[place]
-      if not known[id] and string.find(envelope, id, 1, true) then
-        known[id] = true
+    for id in string.gmatch(envelope, '"id": ?"([^"]+)"') do
+      if wanted[id] then
+        wanted[id] = nil
         held[#held + 1] = id
       end
     end

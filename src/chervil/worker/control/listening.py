@@ -67,6 +67,7 @@ class Listening:
 
     def _run(self) -> None:
         backoff = Backoff(base=0.1, cap=10.0)
+        level = logging.WARNING
         while not self._stop.is_set():
             mailbox = None
             try:
@@ -77,10 +78,12 @@ class Listening:
                     logger.info("Remote control is back")
                 self._subscribed.set()
                 backoff.reset()
+                level = logging.WARNING
                 self._serve(mailbox)
             except OperationalError as exc:
                 wait = backoff.next()
-                logger.warning("Remote control is away: %s; tried again in %.1f s", exc, wait)
+                logger.log(level, "Remote control is away: %s; tried again in %.1f s", exc, wait)
+                level = logging.DEBUG  # it was said
                 self._stop.wait(wait)
             except Exception:
                 logger.exception("Remote control failed and is started again")
