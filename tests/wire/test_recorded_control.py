@@ -17,6 +17,7 @@ from chervil.testing.fanouts import heard
 from chervil.testing.harness import wait_for
 from chervil.wire.notes import Note, decode_note, encode_note
 from chervil.worker.node import Node
+from tests.support.nodes import node_in_thread
 from tests.wire.recorded import FIXTURES
 
 JSON = frozenset({"application/json"})
@@ -43,14 +44,8 @@ def app() -> Iterator[Chervil]:
 
 @pytest.fixture(scope="module")
 def node(app: Chervil) -> Iterator[Node]:
-    ready = threading.Event()
-    node = Node(app, hostname=NODE, pool="solo", on_ready=ready.set)
-    thread = threading.Thread(target=node.run)
-    thread.start()
-    assert ready.wait(20)
-    yield node
-    node.stop()
-    thread.join(20)
+    with node_in_thread(app, NODE) as node:
+        yield node
 
 
 @pytest.fixture

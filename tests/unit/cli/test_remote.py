@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,21 +10,15 @@ from chervil import Chervil
 from chervil.cli.exitcodes import NOT_FOUND
 from chervil.worker.control import Panel, control_command, inspect_command
 from chervil.worker.node import Node
+from tests.support.nodes import node_in_thread
 from tests.unit.cli.conftest import Cli
 
 
 @pytest.fixture
 def node(app: Chervil) -> Iterator[Node]:
     """A node in a thread of this process."""
-    ready = threading.Event()
-    node = Node(app, hostname="one@here", pool="solo", on_ready=ready.set)
-    thread = threading.Thread(target=node.run)
-    thread.start()
-    assert ready.wait(20)
-    yield node
-    node.stop()
-    thread.join(20)
-    assert not thread.is_alive()
+    with node_in_thread(app, "one@here") as node:
+        yield node
 
 
 @pytest.fixture
