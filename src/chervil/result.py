@@ -346,6 +346,25 @@ class AsyncResult(Generic[R]):
             timeout=1.0 if timeout is None else timeout,
         )
 
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        connection: object = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Cancel all tasks with these stamps, not this one alone, as in Celery; see
+        :meth:`chervil.control.Control.revoke_by_stamped_headers`."""
+        self.app.control.revoke_by_stamped_headers(
+            headers,
+            terminate=terminate,
+            signal=signal or "SIGTERM",
+            reply=wait,
+            timeout=1.0 if timeout is None else timeout,
+        )
+
     # --- structure
 
     def as_tuple(self) -> tuple[Any, Any]:

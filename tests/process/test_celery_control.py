@@ -82,7 +82,17 @@ def test_celery_inspects_our_nodes(start: Any, celery: Celery, tmp_path: Path) -
     found = celery("inspect", "active", "--json", "--timeout", "5", "-d", NODE)[NODE]
     assert [(task["id"], task["args"]) for task in found] == [(running.id, [str(started), str(go)])]
     assert found[0]["worker_pid"] == int(lines(started)[0])
-    for command in ("reserved", "scheduled", "stats", "active_queues", "registered", "clock"):
+    for command in (
+        "reserved",
+        "scheduled",
+        "stats",
+        "active_queues",
+        "registered",
+        "clock",
+        "conf",
+        "report",
+        "revoked",
+    ):
         answer = celery("inspect", command, "--json", "--timeout", "5", "-d", NODE)[NODE]
         assert "error" not in answer, command
     assert "OK" in celery("status", "--timeout", "5", "-d", NODE)

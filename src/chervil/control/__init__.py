@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from chervil import clock
 from chervil.control.asking import Asking, Replies
-from chervil.control.cancelling import REVOKES_KEPT, end_waiting
+from chervil.control.cancelling import REVOKES_KEPT, end_waiting, stamp_names
 from chervil.control.inspecting import Inspect
 
 if TYPE_CHECKING:
@@ -92,10 +92,17 @@ class Control(Asking):
     ) -> Replies | None:
         """Make sure that tasks do not start that carry one of these values of a stamp.
 
-        The nodes that run now store it in the broker.
+        The broker remembers it for 30 days.
+
+        :param headers: names of stamps to a value, or to several.
+        :raises BrokerUnavailable: nothing was stored.
         """
+        held = self.app.broker.revoke(stamp_names(headers), clock.now() + REVOKES_KEPT)
         arguments = {"headers": dict(headers), "terminate": terminate, "signal": signal}
-        return self.broadcast("revoke_by_stamped_headers", arguments, destination, **kwargs)
+        stored = held is not None
+        return self._tell(
+            "revoke_by_stamped_headers", arguments, destination, stored=stored, **kwargs
+        )
 
     # --- telling
 

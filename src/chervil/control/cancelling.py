@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chervil import clock
 from chervil.exceptions import OperationalError, TaskRevokedError
 from chervil.states import READY_STATES, REVOKED
-from chervil.wire import outcomes
+from chervil.wire import jsoncodec, outcomes
 from chervil.wire.message import Outcome
 from chervil.wire.times import now_text
 
@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 
 #: Seconds that the broker remembers that a task was revoked.
 REVOKES_KEPT = 30 * 86400.0
+
+
+#: What the names of stamps begin with, among the ids that the broker remembers.
+STAMP = "stamp:"
+
+
+def stamp_names(stamps: Mapping[str, Any]) -> list[str]:
+    """How the broker remembers that tasks with these values of stamps must not run.
+
+    :param stamps: names of stamps to a value, or to several.
+    """
+    return [
+        f"{STAMP}{name}={jsoncodec.dumps(value).decode()}"
+        for name, values in stamps.items()
+        for value in (values if isinstance(values, (list, tuple, set)) else [values])
+    ]
 
 
 #: Ids that are asked for, or stored, at once.

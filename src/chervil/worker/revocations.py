@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from chervil.control.cancelling import STAMP
 from chervil.wire import jsoncodec
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 #: Ids that are kept here; the broker keeps all.
 ROOM = 50_000
-_STAMP = "stamp:"
 
 
 class Revocations:
@@ -38,22 +38,18 @@ class Revocations:
             del self._ids[next(iter(self._ids))]
         self.some = bool(self._ids or self._stamps)
 
-    def add_stamps(self, stamps: Mapping[str, Iterable[Any]]) -> list[str]:
-        """Tasks with one of these values of a stamp must not run; as :meth:`load` takes it."""
-        names = []
+    def add_stamps(self, stamps: Mapping[str, Iterable[Any]]) -> None:
+        """Tasks with one of these values of a stamp must not run."""
         for name, values in stamps.items():
             known = self._stamps.get(name, [])
-            wanted = list(values)
-            self._stamps[name] = known + [value for value in wanted if value not in known]
-            names += [f"{_STAMP}{name}={jsoncodec.dumps(value).decode()}" for value in wanted]
+            self._stamps[name] = known + [value for value in values if value not in known]
         self.some = bool(self._ids or self._stamps)
-        return names
 
     def load(self, names: Iterable[str]) -> None:
         """What the broker remembers of stamps."""
         for name in names:
-            if name.startswith(_STAMP) and "=" in name:
-                stamp, _, value = name.removeprefix(_STAMP).partition("=")
+            if name.startswith(STAMP) and "=" in name:
+                stamp, _, value = name.removeprefix(STAMP).partition("=")
                 try:
                     self.add_stamps({stamp: [jsoncodec.loads(value)]})
                 except ValueError:
@@ -79,4 +75,4 @@ class Revocations:
 
 def is_task_id(name: str) -> bool:
     """Whether what the broker remembers is a task, and no stamp."""
-    return not name.startswith(_STAMP)
+    return not name.startswith(STAMP)

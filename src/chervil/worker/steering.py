@@ -76,7 +76,7 @@ class Steering:
                 discard(frame)
                 self._end(waiting)
         for flight in wanted.values():
-            if signum:
+            if signum and signum != flight.signum:  # told twice, it is told once
                 flight.signum = signum
                 self._fleet.terminate(flight)
         return found

@@ -69,7 +69,8 @@ def test_what_runs_is_ended_or_left(make: Any, revoked: list[dict[str, Any]]) ->
     assert on_hub(bench, lambda: cancel(lambda f: f.task_id == task_id, 0)) == [task_id]
     assert bench.executors.terminated == []
     assert on_hub(bench, lambda: cancel(lambda f: f.task_id == task_id, 15)) == [task_id]
-    assert bench.executors.terminated == [(job_number(running), 15)]
+    assert on_hub(bench, lambda: cancel(lambda f: f.task_id == task_id, 15)) == [task_id]
+    assert bench.executors.terminated == [(job_number(running), 15)], "told twice"
     bench.executors._reports.append(pack_report(job_number(running), Kind.NOT_BEGUN, 0.0, b""))
     bench.executors._in.send(b"!")
     wait_until(lambda: bench.depth() == (0, 0))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from chervil import clock
-from chervil.control import REVOKES_KEPT
+from chervil.control.cancelling import REVOKES_KEPT, stamp_names
 from chervil.exceptions import OperationalError
 from chervil.wire.envelope import decode_head
 from chervil.worker.control.info import describe
@@ -30,9 +30,9 @@ def revoke(
     ids = _texts(task_id)
     signum = _signum(signal) if terminate else 0
     state.revocations.add(ids)
+    ended = _cancel(state, lambda flight: flight.task_id in ids, signum)
     if not state.stored:
         state.app.broker.revoke(ids, clock.now() + REVOKES_KEPT)
-    ended = _cancel(state, lambda flight: flight.task_id in ids, signum)
     if not terminate:
         return ok(f"tasks {ids} flagged as revoked")
     return ok(f"terminate: {', '.join(ended) or 'tasks unknown'}")
@@ -53,13 +53,14 @@ def revoke_by_stamped_headers(
     """Keep tasks from being started that carry one of these values of a stamp."""
     wanted = _stamps(headers)
     signum = _signum(signal) if terminate else 0
-    names = state.revocations.add_stamps(wanted)
-    state.app.broker.revoke(names, clock.now() + REVOKES_KEPT)
+    state.revocations.add_stamps(wanted)
 
     def chosen(flight: Flight) -> bool:
         return state.revocations.stamped(decode_head(flight.delivery.head), wanted)
 
     ended = _cancel(state, chosen, signum)
+    if not state.stored:
+        state.app.broker.revoke(stamp_names(wanted), clock.now() + REVOKES_KEPT)
     if not terminate:
         return ok(f"headers {wanted} flagged as revoked, but not terminated")
     if not ended:
