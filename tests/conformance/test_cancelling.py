@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ def test_without_terminate_it_runs_on(pool: str, start: Start, tmp_path: Path) -
     result = pooled.holds.delay(str(started), str(go))
     wait_until(lambda: lines(started), WAIT)
     result.revoke()
-    time.sleep(0.05)  # whatever could end it had time to
+    pooled.app.control.ping(timeout=WAIT)  # the node has read what came before
     assert result.state == "PENDING"
     go.touch()
     assert result.get(timeout=WAIT)

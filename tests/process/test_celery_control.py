@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def test_celery_inspects_our_nodes(start: Any, celery: Celery, tmp_path: Path) -
     found = celery("inspect", "active", "--json", "--timeout", "5", "-d", NODE)[NODE]
     assert [(task["id"], task["args"]) for task in found] == [(running.id, [str(started), str(go)])]
     assert found[0]["worker_pid"] == int(lines(started)[0])
+    go.touch()
+    assert running.get(timeout=WAIT)
     for command in (
         "reserved",
         "scheduled",
@@ -96,24 +99,23 @@ def test_celery_inspects_our_nodes(start: Any, celery: Celery, tmp_path: Path) -
         answer = celery("inspect", command, "--json", "--timeout", "5", "-d", NODE)[NODE]
         assert "error" not in answer, command
     assert "OK" in celery("status", "--timeout", "5", "-d", NODE)
-    go.touch()
-    assert running.get(timeout=WAIT)
 
 
 def test_celery_revokes_and_terminates(start: Any, celery: Celery, tmp_path: Path) -> None:
     node = start("-P", "prefork", "-c", "2", "-n", NODE)
     started, mark = tmp_path / "started", tmp_path / "ran"
-    delayed = pooled.quiet.apply_async((str(mark),), countdown=8, ignore_result=False)
+    later = str(uuid.uuid4())
     running = pooled.cleans_up.delay(str(started))
     wait_until(lambda: lines(started), WAIT)
-    celery("control", "--timeout", "5", "-d", NODE, "revoke", delayed.id)
+    celery("control", "--timeout", "5", "-d", NODE, "revoke", later)
     celery("control", "--timeout", "5", "-d", NODE, "terminate", "SIGTERM", running.id)
     with pytest.raises(TaskRevokedError):
         running.get(timeout=WAIT)
     node.kill_node()  # it is stored: whoever serves the queue next knows
+    sent = pooled.quiet.apply_async((str(mark),), task_id=later, ignore_result=False)
     start("-P", "prefork", "-c", "2", "-n", "other@here", "--lease", "2")
     with pytest.raises(TaskRevokedError):
-        delayed.get(timeout=WAIT)
+        sent.get(timeout=WAIT)
     assert not mark.exists()
 
 

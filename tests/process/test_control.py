@@ -108,7 +108,7 @@ def test_one_of_two_is_shut_down(start: Any) -> None:
 def test_it_can_be_turned_off(worker: Any, sqlite_url: str) -> None:
     worker("tests.apps.pooled", "-P", "solo", env={"CHERVIL_WORKER_ENABLE_REMOTE_CONTROL": "false"})
     assert control.ping(timeout=WAIT) == [], "nobody listens, so nobody is waited for"
-    result = pooled.add.apply_async((1, 1), countdown=1)
+    result = pooled.add.apply_async((1, 1), countdown=60)
     result.revoke()
     assert result.state == "REVOKED"
 
