@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,10 @@ class Loop:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._coroutines: dict[int, tuple[int, Interruptible]] = {}
         self._threads = Threads(self)
+        #: Reports of coroutines that ended in this turn of the loop, and their slots, which
+        #: stay taken until the reports are handed in.
+        self._reports: list[bytes] = []
+        self._done: list[int] = []
 
     async def main(self) -> None:
         """Run until the queue ends and everything that runs has ended."""
@@ -83,10 +87,14 @@ class Loop:
                     return
                 self._start(unpack_job(frame), self._free.pop())
             self._pause()
-        except BaseException as exc:  # a mistake of ours: end, and let the hub run it elsewhere
-            self._broken = True
-            if not self._ended.done():
-                self._ended.set_exception(exc)
+        except BaseException as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: BaseException) -> None:
+        """A mistake of ours, or the hub has gone: end, and let it be run elsewhere."""
+        self._broken = True
+        if not self._ended.done():
+            self._ended.set_exception(exc)
 
     def _start(self, job: Job, slot: int) -> None:
         seat = self._seat
@@ -110,11 +118,30 @@ class Loop:
         if self._broken:  # it was cancelled by our mistake: not its end, it is run again
             return
         try:
-            runner.conclude(job, task, request, ending)
+            runner.conclude(job, task, request, ending, self._report)
         finally:
-            self._coroutines.pop(slot, None)
+            if job.limited:
+                self._coroutines.pop(slot, None)
             del self._tasks[slot]
-            self._done(slot)
+            if not self._done:
+                self._loop.call_soon(self._hand_in)
+            self._done.append(slot)
+
+    def _report(self, frame: bytes) -> None:
+        self._reports.append(self._seat.channel.pack(frame))
+
+    def _hand_in(self) -> None:
+        """Report the coroutines that ended in the last turn, all at once: the hub then
+        settles them in one step, and has as many new jobs for us in the next."""
+        reports, self._reports = self._reports, []
+        done, self._done = self._done, []
+        try:
+            if reports:
+                self._seat.channel.report_all(reports)
+        except BaseException as exc:
+            self._fail(exc)
+            return
+        self._leave(done)
 
     def _supervise(
         self, number: int, slot: int, coroutine: Coroutine[Any, Any, Any]
@@ -125,13 +152,14 @@ class Loop:
         self._coroutines[slot] = number, running
         return running
 
-    def _done(self, slot: int) -> None:
-        """A job has ended; on the loop's thread."""
+    def _leave(self, slots: Sequence[int]) -> None:
+        """The jobs in these slots have been reported; on the loop's thread."""
         seat = self._seat
-        seat.page.leave(seat.index, slot)
-        self._free.append(slot)
-        if seat.enough():
-            self._stop = True
+        for slot in slots:
+            seat.page.leave(seat.index, slot)
+            if seat.enough():
+                self._stop = True
+        self._free += slots
         if self._stop:
             self._finish()
         elif not self._listening:
@@ -176,7 +204,7 @@ class Loop:
 
     def _returned(self, slot: int) -> None:
         self._threads.free += 1
-        self._done(slot)
+        self._leave((slot,))
 
 
 Work = tuple[Job, int, "Task[Any, Any]", Context]

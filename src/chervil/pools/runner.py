@@ -159,11 +159,21 @@ class Runner:
 
     # --- after
 
-    def conclude(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> None:
-        """Turn an ending into a report, hand it in and log it."""
+    def conclude(
+        self,
+        job: Job,
+        task: Task[Any, Any],
+        request: Context,
+        ending: Ending,
+        report: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Turn an ending into a report, hand it in and log it.
+
+        :param report: takes it in the place of :attr:`report`.
+        """
         for tries in range(4):
             try:
-                self.report(self._frame(job, task, request, ending))
+                (report or self.report)(self._frame(job, task, request, ending))
                 break
             except (OSError, WorkerTerminate):
                 raise  # the hub has gone, or this process is going
