@@ -72,6 +72,11 @@ class Channel:
         """Readable when there are reports."""
         return self._reports_out.fileno()
 
+    @property
+    def room_fileno(self) -> int:
+        """Writable when :meth:`put` has room again: less than a quarter is taken."""
+        return self._jobs_in.fileno()
+
     # --- the executors' side
 
     def take(self) -> bytes:
