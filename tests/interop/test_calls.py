@@ -253,6 +253,12 @@ def test_routes(pair: Pair, kind: str) -> None:
     assert pair.client.run(f"on(task_routes={routes}).t.where.delay()") == pair.to
 
 
+def test_stamps(pair: Pair) -> None:
+    options = {"stamped_headers": ["tenant"], "tenant": ["acme"]}
+    found = pair.client.run("t.stamps.apply_async(queue=q, **o)", q=pair.queue, o=options)
+    assert found == [["tenant"], {"tenant": ["acme"]}]
+
+
 def test_default_queue(pair: Pair) -> None:
     assert pair.client.run("on(task_default_queue=q).t.where.delay()", q=pair.queue) == pair.to
 

@@ -65,6 +65,43 @@ def step_of(broker: Broker) -> Any:
     return lambda priority: -priority
 
 
+# --- exchanges
+
+QUEUES = {
+    f"{side}-{kind}": {
+        "exchange": f"{side}-{kind}-exchange",
+        "exchange_type": kind,
+        "routing_key": key,
+    }
+    for side in SIDES
+    for kind, key in (("topic", "news.#"), ("direct", "bulletin"))
+}
+
+
+def test_exchanges_and_routing_keys(clients: dict[str, Client], workers: Workers) -> None:
+    """The worker says which messages of an exchange go to its queues. Clients name the
+    queue, from which Celery's learn the type of its exchange, or the exchange itself."""
+    workers.ready(
+        *[
+            workers.start(
+                side,
+                *(name for name in QUEUES if name.startswith(side)),
+                task_queues={k: v for k, v in QUEUES.items() if k.startswith(side)},
+            )
+            for side in SIDES
+        ]
+    )
+    app = f"on(task_queues={QUEUES!r})"
+    for sender in SIDES:
+        for to in SIDES:
+            for kind, key in (("topic", "news.of.today"), ("direct", "bulletin")):
+                for option in ("queue", "exchange"):
+                    name = f"{to}-{kind}" if option == "queue" else f"{to}-{kind}-exchange"
+                    call = f"{app}.t.request.apply_async({option}=name, routing_key=key)"
+                    found = clients[sender].run(call, name=name, key=key)
+                    assert found["routing_key"] in (key, f"{to}-{kind}")
+
+
 # --- one queue
 
 

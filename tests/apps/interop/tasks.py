@@ -117,6 +117,10 @@ def _plain(task: Any, side: str) -> None:
         values |= {name: info.get(name) for name in ("routing_key", "priority", "exchange")}
         return values
 
+    @task(bind=True)
+    def stamps(self: Any) -> list[Any]:
+        return [self.request.stamped_headers, self.request.stamps]
+
     @task()
     def record(path: str, text: Any) -> str:
         note(path, f"{side} {text}")
