@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from chervil.context import Context
 from chervil.coroutines import Interruptible, close_thread_loop
-from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from chervil.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 from chervil.execution import aexecute
 from chervil.pools.frames import Job, unpack_job
 from chervil.pools.interrupt import raise_in_thread
@@ -151,6 +151,9 @@ class Loop:
             self._finish()
             return
         slot, number = int(order[1]), int(order[2])
+        if order[0] == b"terminate":
+            self._terminate(slot, number)
+            return
         exception: type[BaseException] = (
             SoftTimeLimitExceeded if order[0] == b"interrupt" else TimeLimitExceeded
         )
@@ -161,6 +164,17 @@ class Loop:
         running, _, thread = self._seat.page.read(self._seat.index, slot)
         if running == number and thread:
             raise_in_thread(thread, exception)
+
+    def _terminate(self, slot: int, number: int) -> None:
+        """Cancel a coroutine; raise in the thread of a function."""
+        running, _, thread = self._seat.page.read(self._seat.index, slot)
+        if running != number:
+            return
+        task = self._tasks.get(slot)
+        if task is not None:
+            task.cancel()
+        elif thread:
+            raise_in_thread(thread, Terminated)
 
     # --- functions that are not coroutines
 
@@ -204,7 +218,10 @@ class Threads:
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
-            self._perform(*work)
+            try:
+                self._perform(*work)
+            except (SoftTimeLimitExceeded, TimeLimitExceeded, Terminated):
+                pass  # arrived after the report; the job has ended by itself
         close_thread_loop()
 
     def close(self) -> None:
