@@ -67,7 +67,7 @@ def test_wrong_arguments(pair: Pair) -> None:
 
 @pytest.mark.parametrize("limit", ["soft_time_limit", "time_limit"])
 def test_time_limits(pair: Pair, limit: str) -> None:
-    call = f"t.naps.apply_async((60,), queue=q, {limit}=1)"
+    call = f"t.naps.apply_async((60,), queue=q, {limit}=0.4)"
     failure = pair.client.failure(pair.client.send(call, q=pair.queue))
     expected = "SoftTimeLimitExceeded" if limit == "soft_time_limit" else "TimeLimitExceeded"
     assert (failure.state, failure.cls) == ("FAILURE", expected)
@@ -76,7 +76,7 @@ def test_time_limits(pair: Pair, limit: str) -> None:
 
 
 def test_a_soft_limit_that_the_task_handles(pair: Pair) -> None:
-    call = "t.stops_softly.apply_async(queue=q, soft_time_limit=1)"
+    call = "t.stops_softly.apply_async(queue=q, soft_time_limit=0.4)"
     assert pair.client.run(call, q=pair.queue) == "stopped"
 
 
