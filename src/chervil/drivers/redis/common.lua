@@ -36,12 +36,13 @@ local function redelivered(envelope)
   if not found then
     return envelope
   end
-  local rest = string.sub(envelope, found + 1)
-  if string.find(string.match(rest, '^[^}]*'), '"redelivered": ?true') then
-    return envelope
+  local info, rest = string.match(envelope, '^([^}]*)(.*)$', found + 1)
+  local said
+  info, said = string.gsub(info, '("redelivered": ?)%a+', '%1true')
+  if said == 0 then
+    info = '"redelivered":true' .. (string.find(info, '%S') and ',' or '') .. info
   end
-  local comma = string.find(rest, '^%s*}') and '' or ','
-  return string.sub(envelope, 1, found) .. '"redelivered":true' .. comma .. rest
+  return string.sub(envelope, 1, found) .. info .. rest
 end
 
 local function marked(envelope, deliveries, since)
