@@ -22,7 +22,7 @@ pytestmark = pytest.mark.requires_server("redis")
 Client = Callable[..., Any]
 Start = Callable[..., WorkerProcess]
 #: As the documentation says.
-OF_A_NODE = 5
+OF_A_NODE = 7
 
 
 def connections(server: RedisServer, name: str = "chervil") -> int:
