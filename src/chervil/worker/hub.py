@@ -89,12 +89,19 @@ class Hub:
         self._retry_at = 0.0
         self._backoff = Backoff(base=0.05, cap=2.0)
         self._lost = threading.Event()
+        #: The consumer whose claims were lost last.
+        self._abandoned: Consumer | None = None
         self._wakeup = wakeup
         #: What other threads ask this one to do between two steps.
         self.requests: deque[Callable[[], None]] = deque()
         self.steering = Steering(flights, fleet, admission, appetite, self._end_revoked)
         self.stopping = RUN
         self.processed = 0
+        self.idle_since: float | None = None
+        self.turned_at = monotonic()
+        self.thread = 0
+        #: The consumer is to be replaced, if nothing is claimed.
+        self._replace = False
         #: Makes a new consumer when the lease was lost.
         self.reopen: Callable[[], Consumer] | None = None
         self._watch()
@@ -103,15 +110,16 @@ class Hub:
 
     def run(self) -> None:
         """Until :attr:`stopping` is set and what runs has ended."""
+        self.thread = threading.get_ident()
         while self.stopping < COLD:
-            now = monotonic()
+            self.turned_at = now = monotonic()
             self._collect(now)
             self._fleet.tend(now)
             self._take_endings()
             if self.requests:
                 self.requests.popleft()()
                 self._hungry = True
-            if self._lost.is_set():
+            if now >= self._retry_at and (self._lost.is_set() or self._replace):
                 self._start_over()
             room = self._room()
             blocked = now < self._retry_at
@@ -165,12 +173,12 @@ class Hub:
         self._settlements = []
         acknowledged, self._early = self._early, []
         if self._retry_at:
-            self._retry_at = 0.0
-            self._backoff.reset()
-            logger.info("The broker is back")
+            self._recovered()
         if room:
             self._hungry = len(deliveries) == room
-            self._dispatch(deliveries)
+            if deliveries:
+                self.idle_since = None
+                self._dispatch(deliveries)
         for flight in acknowledged:
             self._send(flight)
 
@@ -187,6 +195,11 @@ class Hub:
         wait = self._backoff.next()
         self._retry_at = monotonic() + wait
         logger.error("%s; tried again in %.2f s", exc, wait)
+
+    def _recovered(self) -> None:
+        self._retry_at = 0.0
+        self._backoff.reset()
+        logger.info("The broker is back")
 
     # --- claims
 
@@ -334,6 +347,10 @@ class Hub:
     def _wait(self, now: float, room: int, blocked: bool) -> None:
         listening = room > 0 and not blocked
         poller = self._all if listening else self._full if self._fleet.full() else self._inner
+        if not listening:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = now
         until = now + _SAFETY_SECONDS
         due = self._consumer.next_due() if listening else None
         if due is not None:
@@ -382,11 +399,39 @@ class Hub:
         """The claims belong to others now. May be called from any thread."""
         self._lost.set()
 
+    def replace_consumer(self) -> bool:
+        """Have the consumer replaced; False when something is claimed. From any thread."""
+        self._replace = not (self._flights or self._settlements)
+        return self._replace
+
     def _start_over(self) -> None:
         """With a new consumer; what still runs is ignored when it reports."""
+        if self._replace and not self._lost.is_set():
+            self._replace = False
+            if self._flights or self._settlements:
+                return
+            self._lost.set()
+        elif self._consumer is not self._abandoned:
+            self._abandon()
+        if self.reopen is not None:
+            try:
+                self._consumer = self.reopen()
+            except OperationalError as exc:
+                self._failed(exc)
+                return
+        if self._retry_at:
+            self._recovered()
+        self._lost.clear()
+        self._hungry = True
+        self.idle_since = None
+        self._watch()
+
+    def _abandon(self) -> None:
+        """Forget the claims, which are others' now."""
+        self._abandoned = self._consumer
         logger.error(
-            "This node's lease ran out (was it stopped, or the broker away?): its %d claims "
-            "belong to others now and it starts over",
+            "This node's lease ran out (was it stopped, or the broker away or emptied?): its %d "
+            "claims belong to others now and it starts over",
             len(self._flights),
         )
         for flight in self._early:  # not stored as taken off: they are others' now
@@ -402,12 +447,3 @@ class Hub:
                 discard(frame)
                 self._flights.pop(job_number(frame), None)
         self._settlements.clear()
-        if self.reopen is not None:
-            try:
-                self._consumer = self.reopen()
-            except OperationalError as exc:
-                self._failed(exc)
-                return
-        self._lost.clear()
-        self._hungry = True
-        self._watch()

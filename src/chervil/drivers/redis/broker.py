@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,9 @@ from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups
 from chervil.exceptions import BrokerUnavailable, OperationalError, PublishError
 from chervil.wire.message import Message
 
+logger = logging.getLogger("chervil.redis")
 _PUBLISH = load("publish.lua")
+_HANDOVER = load("handover.lua")
 _RETIRE = load("retire.lua")
 _REVOKE = load("revoke.lua")
 
@@ -35,8 +38,7 @@ class RedisBroker:
     Celery can be at the other end of a queue, or at the same one. As there, **smaller
     priorities are served first**.
 
-    :param url: ``redis://user:password@host:port/db``, ``rediss://`` for TLS,
-        ``redis+socket:///path?virtual_host=0``.
+    :param url: see :func:`chervil.drivers.redis.location.parse`.
     :param options: see :class:`chervil.drivers.redis.location.Location`.
     :raises ImproperlyConfigured: the URL or an option is wrong.
     """
@@ -51,6 +53,8 @@ class RedisBroker:
         self.results = result_prefix(self.location)
         #: Queues that this object has made known to the server.
         self._known: set[str] = set()
+        #: The server's settings were looked at.
+        self._warned = False
 
     # --- sending
 
@@ -114,7 +118,28 @@ class RedisBroker:
         if not queues:
             raise ValueError("a consumer needs at least one queue")
         self.declare(queues)
+        self._warn_of_eviction()
         return RedisConsumer(self, queues, node, lease)
+
+    def _warn_of_eviction(self) -> None:
+        """Say it where the server may delete messages to make room."""
+        if self._warned:
+            return
+        self._warned = True
+        with self.pool.link() as link:
+            try:
+                text = link.call("INFO", "memory").decode()
+            except Refused:  # this user may not ask
+                return
+        info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and info.get("maxmemory", "0") != "0":
+            logger.warning(
+                "Redis at %s deletes keys when its memory is full (maxmemory-policy %s), which "
+                "can be queues with all their messages: set it to noeviction",
+                self.location.name,
+                policy,
+            )
 
     def recover(self, own: str) -> int:
         """Take back the claims of consumers that died, except of the one named ``own``."""
@@ -131,9 +156,25 @@ class RedisBroker:
             return found
 
     def dismiss(self, name: str, queues: Iterable[str]) -> None:
-        """End the lease of a consumer of these queues and give back what it holds, uncounted."""
+        """End the lease of a consumer of these queues and give back what it holds, uncounted.
+
+        Where workers of Celery stay behind alone, they get the delayed messages too.
+        """
         with self.pool.link() as link:
             self._retire(link, name, 0, *queues)
+            for queue in queues:
+                self._hand_over(link, queue)
+
+    def _hand_over(self, link: Link, queue: str) -> None:
+        staying = 0
+        while True:
+            answer = link.script(_HANDOVER, (), self.names.prefix, queue, staying, _AT_ONCE)
+            if answer is None:
+                return
+            looked_at, stay = answer
+            staying += stay
+            if looked_at < _AT_ONCE:
+                return
 
     def _retire(self, link: Link, name: str, died: int, *queues: str) -> int:
         now = repr(clock.now())
