@@ -5,9 +5,11 @@ Rules:
 * An id is watched before the store is read for it, so that nothing falls in
   between; whoever waits also reads the store again every ``RECHECK`` seconds,
   so that a lost notification costs time and never hangs.
-* A thread that waits does its own reading; coroutines leave all reading to the
-  listener thread, which serves those that came meanwhile in one batch and wakes
-  each event loop once a batch.
+* One thread reads at a time, for all. Coroutines leave that to the listener thread,
+  which serves those that came meanwhile in one batch and wakes each event loop once a
+  batch. A thread that waits reads by itself while nobody else does, so that its answer
+  need not be handed from one thread to another; once that happened the listener thread
+  stands aside until it is called.
 * After a fork the child starts anew with nothing (see ``reset``).
 """
 
@@ -40,14 +42,17 @@ HEARD = 1000
 GIVE_UP = 30.0
 #: Seconds that the thread sleeps in one go while nobody waits.
 IDLE = 60.0
+#: Seconds after which the listener thread reads again if no thread has read since.
+ASIDE = 1.0
 
 
 class Blocked:
     """A thread that waits for one task."""
 
-    __slots__ = ("lock", "news")
+    __slots__ = ("lock", "news", "task_id")
 
-    def __init__(self) -> None:
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
         self.lock = allocate_lock()
         self.lock.acquire()
         self.news: deque[Outcome | BaseException] = deque()
@@ -127,6 +132,14 @@ class Waits:
         #: The thread was woken and has not looked into the inbox since.
         self._woken = False
         self._listener: Listener | None = None
+        #: Held by the thread that reads.
+        self._reading = allocate_lock()
+        #: A thread wanted to read while the listener thread did.
+        self._displaced = False
+        #: How often threads that wait have read by themselves.
+        self._own_reads = 0
+        #: Calls the listener thread back.
+        self._call = threading.Event()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._failing_since: float | None = None
@@ -157,16 +170,17 @@ class Waits:
             outcome = store.get(wanted).get(task_id)
             if outcome is not None and outcome.status in READY_STATES:
                 return _told(outcome, on_news)
-        waiter = Blocked()
+        waiter = Blocked(task_id)
         listener = self._add(task_id, waiter)
         try:
-            listener.watch(wanted, sent_here)
-            outcome = store.get(wanted).get(task_id)
+            outcome = None
+            if not listener.watch(wanted, sent_here):
+                outcome = store.get(wanted).get(task_id)
             while True:
                 if outcome is not None and _told(outcome, on_news).status in READY_STATES:
                     return outcome
                 left = RECHECK if deadline is None else min(RECHECK, deadline - time.monotonic())
-                if left > 0 and waiter.lock.acquire(timeout=left):
+                if left > 0 and self._read_for(waiter, left):
                     outcome = _take(waiter, on_news)
                     continue
                 outcome = store.get(wanted).get(task_id)
@@ -178,6 +192,43 @@ class Waits:
                     on_interval()
         finally:
             self._remove(task_id, waiter)
+
+    def _read_for(self, waiter: Blocked, timeout: float) -> bool:
+        """Wait for news of one waiter, by reading for all if nobody else does.
+
+        True when there is some.
+        """
+        deadline = time.monotonic() + timeout
+        if not self._reading.acquire(False):
+            self._displaced = True
+            return waiter.lock.acquire(timeout=timeout)
+        try:
+            while not waiter.news and not self._inbox and self._listener is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._own_reads += 1
+                self._dispatch(self._listener.wait(left))
+        except Exception:
+            pass  # the listener thread meets it as well, and takes care of it
+        finally:
+            self._reading.release()
+            # Whoever began to wait before this found somebody reading and relies on that.
+            if self._inbox or self._others_wait(waiter):
+                self._call.set()
+        if waiter.news:
+            waiter.lock.acquire(False)
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        self._call.set()
+        return waiter.lock.acquire(timeout=left)
+
+    def _others_wait(self, waiter: Blocked) -> bool:
+        with self._lock:
+            alone = self._waiters.get(waiter.task_id) == [waiter]
+            return len(self._waiters) > alone
 
     def _add(self, task_id: str, waiter: Blocked) -> Listener:
         with self._lock:
@@ -215,6 +266,7 @@ class Waits:
             asleep, self._woken = not self._woken, True
         if asleep:
             listener.wake()
+            self._call.set()
         return waiter
 
     def cancel(self, waiter: Awaiting) -> None:
@@ -241,12 +293,10 @@ class Waits:
                 listener = self._listener
                 if listener is None:
                     listener = self._listen_again()
-                busy = self._waiters or self._inbox
-                news = listener.wait(RECHECK if busy else IDLE) if not self._inbox else ()
+                if not self._inbox:
+                    self._read(listener)
                 if stop.is_set():
                     return
-                if news:
-                    self._dispatch(news)
                 while self._inbox:
                     self._dispatch(self._admit(listener))
                 now = time.monotonic()
@@ -254,9 +304,29 @@ class Waits:
                     recheck_at = now + RECHECK
                     self._dispatch(self._look_again())
                 self._failing_since = None
+                if self._displaced:
+                    self._stand_aside(stop)
             except Exception as exc:
                 if not stop.is_set():
                     self._failed(exc, stop)
+
+    def _read(self, listener: Listener) -> None:
+        with self._reading:
+            news = listener.wait(RECHECK if self._waiters or self._inbox else IDLE)
+            if news:
+                self._dispatch(news)
+
+    def _stand_aside(self, stop: threading.Event) -> None:
+        """Let threads read for themselves, as long as they do and nobody calls."""
+        self._call.clear()
+        if self._waiters or self._inbox:
+            return
+        self._displaced = False
+        reads = -1
+        while reads != self._own_reads and not stop.is_set():
+            reads = self._own_reads
+            if self._call.wait(ASIDE):
+                break
 
     def _admit(self, listener: Listener) -> Collection[Outcome]:
         """Watch and read what coroutines have asked for since the last time."""
@@ -374,6 +444,7 @@ class Waits:
             thread, listener, stop = self._thread, self._listener, self._stop
             self._thread = self._listener = None
         stop.set()
+        self._call.set()
         self._fail_all(BackendError("the app was closed during the wait"))
         if listener is not None:
             listener.wake()

@@ -1,7 +1,7 @@
 """One connection to a Redis server, and the connections of a process.
 
 A thin layer over a socket and hiredis: every microsecond here is paid for each call.
-The protocol is RESP2, which all servers speak.
+The protocol is RESP2, except where a connection is told of things and answered on, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 #: What a command consists of.
 Argument = bytes | str | int | float
-_pack: Callable[[Any], bytes] = hiredis.pack_command
+pack: Callable[[Any], bytes] = hiredis.pack_command
 
 _READ: Final = 65536
 _OLDEST: Final = (6, 2)
@@ -59,13 +59,17 @@ class Link:
 
     :param error: what is raised when the server cannot be reached or does not answer
         in time; the link is closed then.
+    :param protocol: the version of the protocol, 2 or 3.
     :raises OperationalError: (of that class) the server cannot be reached.
     :raises ImproperlyConfigured: it is of a kind that cannot be used.
     """
 
-    def __init__(self, location: Location, error: type[OperationalError]) -> None:
+    def __init__(
+        self, location: Location, error: type[OperationalError], protocol: int = 2
+    ) -> None:
         self.location = location
         self._error = error
+        self._protocol = protocol
         self.reader = hiredis.Reader(notEnoughData=_MORE)
         self.forks = _forks
         #: Answers that nobody has read yet.
@@ -135,7 +139,7 @@ class Link:
 
     def _greet(self) -> None:
         location = self.location
-        hello: list[Argument] = ["HELLO", 2]
+        hello: list[Argument] = ["HELLO", self._protocol]
         if location.password or location.username:
             hello += ["AUTH", location.username or "default", location.password]
         commands: list[Sequence[Argument]] = [hello]
@@ -146,7 +150,9 @@ class Link:
             if isinstance(answer, Exception):
                 raise self.refused(answer)
         fields = answers[0]
-        told = {_as_text(k): v for k, v in zip(fields[::2], fields[1::2], strict=False)}
+        if not isinstance(fields, dict):
+            fields = dict(zip(fields[::2], fields[1::2], strict=False))
+        told = {_as_text(k): v for k, v in fields.items()}
         mode, version = _as_text(told.get("mode")), _as_text(told.get("version"))
         if mode != "standalone":
             raise ImproperlyConfigured(
@@ -167,7 +173,7 @@ class Link:
 
         :raises Refused: the server answered with an error.
         """
-        self.send(_pack(command))
+        self.send(pack(command))
         answer = self.receive()
         if isinstance(answer, Exception):
             raise Refused(str(answer))
@@ -175,7 +181,7 @@ class Link:
 
     def pipeline(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Several commands at once; errors are among the answers."""
-        packed = [_pack(tuple(command)) for command in commands]
+        packed = [pack(tuple(command)) for command in commands]
         if not packed:
             return []
         self.send(b"".join(packed), len(packed))
@@ -203,7 +209,7 @@ class Link:
 
     def defer(self, *command: Argument) -> None:
         """Send a command whose answer nobody wants."""
-        self.send(_pack(command), 0)
+        self.send(pack(command), 0)
         self._unwanted += 1
 
     def receive(self) -> Any:

@@ -7,17 +7,20 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from hiredis import PushNotification
+
 from chervil.drivers.redis import outcomes
-from chervil.drivers.redis.link import Link, Pool
+from chervil.drivers.redis.link import Link, Pool, pack
 from chervil.drivers.redis.location import Location
 from chervil.drivers.redis.names import Names
 from chervil.exceptions import BackendError
 from chervil.wire.message import Outcome
 
-#: Channels in one command.
+#: Tasks in one command.
 _AT_ONCE = 500
 
 
@@ -25,8 +28,12 @@ class RedisListener:
     """See :class:`chervil.drivers.contracts.Listener`.
 
     Celery's workers publish a result on the channel of its key, and so do ours: each
-    watched task is a subscription. Whoever holds ``_reading`` reads the connection:
-    mostly the thread in :meth:`wait`, and one in :meth:`watch` while there is none.
+    watched task is a subscription. It is asked for together with what is stored already,
+    and whoever watches does not wait for either: both arrive as news do (which takes
+    version 3 of the protocol). Subscriptions that are not wanted any more are ended with
+    the next command, or when there are many.
+
+    Whoever holds ``_reading`` reads the connection.
     """
 
     def __init__(
@@ -37,81 +44,64 @@ class RedisListener:
         self._prefix = prefix
         self._pool = pool
         self._location = location
-        self._timeout = location.socket_timeout
         #: Watched ids to a mark of what was last reported.
         self._watched: dict[str, object] = {}
+        #: Ids that are not watched any more but still subscribed to.
+        self._unwanted: dict[str, None] = {}
         self._reading = threading.Lock()
         self._sending = threading.Lock()
-        #: How many subscriptions were asked for and confirmed; tells who waits for one.
-        self._asked = 0
-        self._confirmed = 0
-        self._progress = threading.Condition()
-        #: Documents that arrived and were not reported yet; None: to be read from the store.
-        self._heard: list[tuple[str, bytes | None]] = []
+        #: The ids of each question for what is stored that was not answered yet.
+        self._asked: deque[Sequence[str]] = deque()
+        #: Documents that arrived and were not reported yet.
+        self._heard: list[tuple[str, bytes]] = []
         self._closed = False
         self._pid = os.getpid()
-        self._link = Link(location, BackendError)
+        self._link = Link(location, BackendError, protocol=3)
         self._bell, self._clapper = socket.socketpair()
         self._bell.setblocking(False)
         self._clapper.setblocking(False)
-        self._both, self._only = select.poll(), select.poll()
+        self._poll = select.poll()
         self._descriptor = self._link.socket.fileno()
-        for poll in (self._both, self._only):
-            poll.register(self._descriptor, select.POLLIN)
-        self._both.register(self._bell, select.POLLIN)
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._poll.register(self._bell, select.POLLIN)
 
     # --- watching
 
-    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+    def watch(self, ids: Collection[str], sent_here: bool) -> bool:
         """See :meth:`chervil.drivers.contracts.Listener.watch`."""
         with self._sending:
             new = [task_id for task_id in ids if task_id not in self._watched]
             self._watched.update(dict.fromkeys(new))
-            link = self._link
-            self._asked += len(new)
-            goal = self._asked  # also of those that other threads have asked for
-            self._send("SUBSCRIBE", new)
-        if self._confirmed < goal:
-            self._wait_for(goal, link)
+            for task_id in new:
+                self._unwanted.pop(task_id, None)
+            self._send(new)
+        return True
 
     def unwatch(self, ids: Collection[str]) -> None:
         """See :meth:`chervil.drivers.contracts.Listener.unwatch`."""
         with self._sending:
             gone = [task_id for task_id in ids if self._watched.pop(task_id, self) is not self]
-            if not self._closed:
-                self._send("UNSUBSCRIBE", gone)
+            self._unwanted.update(dict.fromkeys(gone))
+            if len(self._unwanted) >= _AT_ONCE and not self._closed:
+                self._send(())
 
-    def _send(self, command: str, ids: Sequence[str]) -> None:
-        """The lock for sending is held."""
+    def _send(self, new: Sequence[str]) -> None:
+        """Subscribe and ask, and end what is not wanted. The lock for sending is held."""
+        packed: list[bytes] = []
+        unwanted, self._unwanted = list(self._unwanted), {}
+        for start in range(0, len(unwanted), _AT_ONCE):
+            packed.append(pack(("UNSUBSCRIBE", *self._keys(unwanted, start))))
+        for start in range(0, len(new), _AT_ONCE):
+            keys = self._keys(new, start)
+            packed += (pack(("SUBSCRIBE", *keys)), pack(("MGET", *keys)))
+            self._asked.append(new[start : start + _AT_ONCE])
         try:
-            for start in range(0, len(ids), _AT_ONCE):
-                part = ids[start : start + _AT_ONCE]
-                self._link.defer(command, *[self._prefix + task_id.encode() for task_id in part])
+            self._link.send(b"".join(packed), 0)
         except BackendError:
             self.wake()  # whoever reads connects again and subscribes to all
 
-    def _wait_for(self, goal: int, link: Link) -> None:
-        """Until that many subscriptions are in force, so that nothing is missed after."""
-        deadline = time.monotonic() + self._timeout
-        while self._confirmed < goal and self._link is link and not self._closed:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise BackendError(
-                    f"Redis at {self._location.name} has not confirmed a subscription within "
-                    f"{self._timeout:g} s"
-                )
-            if self._reading.acquire(blocking=False):
-                try:
-                    if self._confirmed < goal:
-                        self._read(left, bell=False)
-                finally:
-                    self._reading.release()
-                    self._tell_others()
-            else:
-                with self._progress:
-                    if self._confirmed < goal:
-                        # Not for long: the reader may stop before it has read ours.
-                        self._progress.wait(min(left, 0.02))
+    def _keys(self, ids: Sequence[str], start: int) -> list[bytes]:
+        return [self._prefix + task_id.encode() for task_id in ids[start : start + _AT_ONCE]]
 
     # --- reading
 
@@ -124,18 +114,14 @@ class RedisListener:
                 if self._closed:
                     break
                 if not self._heard:
-                    woken = self._read(max(0.0, deadline - time.monotonic()), bell=True)
+                    woken = self._read(max(0.0, deadline - time.monotonic()))
                 heard, self._heard = self._heard, []
             found = self._understand(heard) if heard else []
             if found or woken or time.monotonic() >= deadline:
                 return found
         return []
 
-    def _tell_others(self) -> None:
-        with self._progress:
-            self._progress.notify_all()
-
-    def _read(self, timeout: float, bell: bool) -> bool:
+    def _read(self, timeout: float) -> bool:
         """Read what arrives within that time; True when the bell rang.
 
         The lock for reading is held.
@@ -144,72 +130,54 @@ class RedisListener:
             self._connect_again()
             return False
         rung = False
-        for descriptor, _ in (self._both if bell else self._only).poll(timeout * 1000):
-            if descriptor == self._bell.fileno():
+        for descriptor, _ in self._poll.poll(timeout * 1000):
+            if descriptor == self._descriptor:
+                self._read_link()
+            else:
                 rung = True
                 self._unring()
-            else:
-                self._read_link()
         return rung
 
     def _read_link(self) -> None:
-        confirmed = 0
         try:
             for answer in self._link.arrived():
-                confirmed += self._take(self._link, answer)
+                self._take(answer)
         except BackendError:
-            if self._closed:
-                return
-            self._connect_again()
-        if confirmed:
-            self._confirmed += confirmed
-            self._tell_others()
+            if not self._closed:
+                self._connect_again()
 
-    def _take(self, link: Link, answer: Any) -> int:
-        """1 when it confirms a subscription."""
-        if isinstance(answer, Exception):
-            raise link.refused(answer)
-        kind = answer[0]
-        if kind == b"message":
-            task_id = answer[1][len(self._prefix) :].decode("utf-8", "replace")
-            self._heard.append((task_id, answer[2]))
-            return 0
-        return 1 if kind == b"subscribe" else 0
+    def _take(self, answer: Any) -> None:
+        if isinstance(answer, PushNotification):
+            if answer[0] == b"message":
+                task_id = answer[1][len(self._prefix) :].decode("utf-8", "replace")
+                self._heard.append((task_id, answer[2]))
+        elif isinstance(answer, Exception):
+            raise self._link.refused(answer)
+        else:
+            ids = self._asked.popleft()
+            self._heard += [pair for pair in zip(ids, answer, strict=True) if pair[1] is not None]
 
     def _connect_again(self) -> None:
-        """Subscribe to all on a new connection; what was missed is read from the store."""
+        """Subscribe to all on a new connection, and ask what was missed."""
         with self._sending:
-            old = self._link
-            link = Link(self._location, BackendError)
-            try:
-                self._link = link
-                ids = list(self._watched)
-                self._send("SUBSCRIBE", ids)
-                left = len(ids)
-                while left:
-                    for answer in link.arrived():
-                        left -= self._take(link, answer)
-            except BaseException:
-                link.close()
-                raise
+            old, self._link = self._link, Link(self._location, BackendError, protocol=3)
             old.close()
-            for poll in (self._both, self._only):
-                poll.unregister(self._descriptor)
-                poll.register(link.socket, select.POLLIN)
-            self._descriptor = link.socket.fileno()
-            self._confirmed = self._asked
-            self._heard += [(task_id, None) for task_id in ids]
-        self._tell_others()
+            self._poll.unregister(self._descriptor)
+            self._descriptor = self._link.socket.fileno()
+            self._poll.register(self._descriptor, select.POLLIN)
+            self._asked.clear()
+            self._unwanted.clear()
+            self._send(list(self._watched))
 
-    def _understand(self, heard: Iterable[tuple[str, bytes | None]]) -> list[Outcome]:
+    def _understand(self, heard: Iterable[tuple[str, bytes]]) -> list[Outcome]:
         watched = self._watched
         found: list[Outcome] = []
         unclear: dict[str, None] = {}
         for task_id, payload in heard:
             if task_id not in watched:
                 continue
-            status = None if payload is None else outcomes.status_in(payload)
-            if payload is None or status is None:
+            status = outcomes.status_in(payload)
+            if status is None:
                 unclear[task_id] = None
             else:
                 found.append(Outcome(task_id, status, payload))
