@@ -150,7 +150,8 @@ class Consumer(Protocol):
         ...
 
     def drain(self) -> bool:
-        """Reset ``fileno``; True when there may be something to claim."""
+        """Reset ``fileno``; True when there may be something to claim: then it may be
+        readable again only after an ``exchange`` that claims."""
         ...
 
     def next_due(self) -> float | None:

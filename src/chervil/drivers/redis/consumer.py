@@ -31,6 +31,11 @@ _MOST: Final = 1000
 _LOOK_AGAIN: Final = 5.0
 #: The same where the server cannot tell.
 _POLL: Final = 0.5
+#: In what the server tells: in keys of ours, and at the end of what tells of all keys.
+_OWN: Final = b"_chervil."
+_FLUSHED: Final = b"*-1\r\n"
+#: More than so many bytes are not looked through.
+_MUCH: Final = 4096
 
 
 class _Work:
@@ -101,6 +106,7 @@ class RedisConsumer:
         self._queue_of = {key: queue for queue in self._queues for key in names.lists_of(queue)}
         self._list_count = len(self._queue_of)
         self._turns = [self._keys(turn) for turn in range(len(self._queues))]
+        self._lists = [keys[: self._list_count] for keys in self._turns]
         self._turn = 0
         #: Number of the next claim.
         self._number = 1
@@ -110,6 +116,8 @@ class RedisConsumer:
         self._next_due: float | None = None
         #: The server tells when there is something; until then there is nothing.
         self._armed = False
+        #: Likewise for the delayed sets: what is known of them still holds.
+        self._due_known = False
         self._looked = 0.0
         self._tracked = True
         self._closed = False
@@ -145,7 +153,7 @@ class RedisConsumer:
             answer = link.script(_ATTACH, (), *self._attachment(self._connection, 1 if new else 0))
             if answer is None:
                 raise self._lost()
-            self._armed = False
+            self._armed = self._due_known = False
             self._reconcile(dict(zip(answer[::2], answer[1::2], strict=True)))
             self._link = link
             self._look(link)
@@ -222,21 +230,23 @@ class RedisConsumer:
         now = clock.now()
         names = self._names
         count, messages = groups(work.publish, names, now) if work.publish else (0, [])
-        self._turn = turn = (self._turn + 1) % len(self._turns)
         number = self._number
         self._number += limit
-        self._ear.drain()  # it says nothing that we shall not see
+        # What we change ourselves the server does not tell us of.
+        changing = bool(messages or work.settled)
+        looking = limit > 0 or changing
+        keys = self._to_look_at(now, changing) if looking else ()
         try:
             answer = link.script(
                 _EXCHANGE,
-                self._turns[turn],
+                keys,
                 names.prefix,
                 self._id,
                 self._connection,
                 repr(now),
                 limit,
                 number,
-                self._list_count,
+                self._list_count if looking else 0,
                 self._broker.results,
                 len(work.outcomes),
                 count,
@@ -251,18 +261,36 @@ class RedisConsumer:
             raise link.refused(exc) from None
         if answer is None:
             raise self._lost()
+        if not looking:
+            return []
+        self._looked_at(answer[0], answer[1], len(keys) > self._list_count)
+        if not limit and not answer[0]:
+            self._ear.ring()
         return self._understand(link, answer, now)
 
-    def _understand(self, link: Link, answer: Any, now: float) -> list[Delivery]:
-        nothing_left, due, revocations = answer[:3]
+    def _to_look_at(self, now: float, changing: bool) -> Sequence[Argument]:
+        """The keys that an exchange looks at."""
+        if self._armed:
+            self._hear()  # it says nothing that we shall not see
+        self._turn = turn = (self._turn + 1) % len(self._turns)
+        due = self._next_due
+        if changing or not self._due_known or (due is not None and due <= now):
+            return self._turns[turn]
+        return self._lists[turn]
+
+    def _looked_at(self, nothing_left: int, due: bytes, also_delayed: bool) -> None:
         self._armed = bool(nothing_left) and self._tracked
         self._looked = clock.monotonic()
-        self._next_due = float(due) if due else None
+        if also_delayed:
+            self._due_known = self._tracked
+            self._next_due = float(due) if due else None
+
+    def _understand(self, link: Link, answer: Any, now: float) -> list[Delivery]:
         if len(answer) == 3:
             return []
         delivery = self._delivery
         found = [delivery(answer[n], answer[n + 1]) for n in range(3, len(answer), 2)]
-        if revocations:
+        if answer[2]:
             self._mark(link, found, now)
         self._held.update(answer[3::2])
         return found
@@ -298,17 +326,15 @@ class RedisConsumer:
 
     def drain(self) -> bool:
         """See :meth:`chervil.drivers.contracts.Consumer.drain`."""
-        woken = self._ear.unring()
-        heard = self._ear.drain()
+        armed = self._armed
+        heard = self._hear()
+        woken = not heard and self._ear.unring()
         link = self._link
         if link is None or not link.open or (self._tracked and not self._ear.connected):
             return True  # the exchange connects again, or says what is wrong
+        if heard and armed:
+            return True  # the exchange asks it to tell again
         try:
-            if heard:
-                # It tells once: ask it to tell again, and go on without waiting for that.
-                self._armed = False
-                link.defer("EXISTS", *self._turns[0])
-                return True
             late = clock.monotonic() - self._looked > _LOOK_AGAIN
             if (not self._armed or late) and self._look(link):
                 return True
@@ -320,10 +346,18 @@ class RedisConsumer:
     def _look(self, link: Link) -> bool:
         """Whether something is ready; if not, the server will tell."""
         full, due = link.script(_LOOK, self._turns[0], self._list_count)
-        self._armed = not full and self._tracked
-        self._looked = clock.monotonic()
-        self._next_due = float(due) if due else None
+        self._looked_at(not full, due, True)
         return bool(full)
+
+    def _hear(self) -> bool:
+        """Take in what the server told: True when it did."""
+        told = self._ear.drain()
+        if not told:
+            return False
+        self._armed = False
+        if _OWN in told or told.endswith(_FLUSHED) or len(told) > _MUCH:
+            self._due_known = False
+        return True
 
     def next_due(self) -> float | None:
         """See :meth:`chervil.drivers.contracts.Consumer.next_due`.

@@ -1,7 +1,8 @@
 -- include common.lua
 -- Settles, stores what belongs to it, makes ready what is due, and claims.
 --
--- KEYS: the lists in the order in which they are served, then the delayed sets.
+-- KEYS: the lists in the order in which they are served, then the delayed sets that are to
+--   be looked at. Without lists nothing is looked at.
 -- ARGV: P, consumer, connection, now (Unix s), limit, number of the first claim, number
 --   of lists, prefix of results, then how many there are of each of these, which follow:
 --   outcomes (see store), message groups (see send), others of
@@ -10,6 +11,9 @@
 -- Answers nothing when the lease was lost, 0 for a connection that was given up, else
 --   {1 when nothing is ready, time of the next delayed one or '', 1 when there are
 --    revocations, claim, envelope, claim, envelope...}
+--
+-- What needs no look costs no command: one message is claimed with five, and with four
+-- stored, published and acknowledged.
 
 local consumer, now, limit = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local number, lists, results = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
@@ -113,27 +117,35 @@ for place = lists + 1, #KEYS do
   end
 end
 
+if lists == 0 then
+  return answer
+end
+
 -- To look is also what makes the server tell of the next change (client-side caching),
 -- so the last look comes after all that is changed here.
-local full = redis.call('EXISTS', unpack(KEYS, 1, lists))
-local claimed = 0
-if full > 0 and limit > 0 then
-  for place = 1, lists do
+local claimed, place = 0, 1
+if limit > 0 then
+  claimed = claim(KEYS[1], limit)
+end
+local revoked = P .. '_chervil.revoked'
+while claimed < limit or limit == 0 do
+  local full = redis.call('EXISTS', revoked, unpack(KEYS, 1, lists))
+  if full > 0 then
+    answer[3] = redis.call('EXISTS', revoked)
+    full = full - answer[3]
+  end
+  if full == 0 then
+    answer[1] = 1
+    return answer
+  elseif limit == 0 then
+    return answer
+  end
+  while full > 0 and claimed < limit and place < lists do
+    place = place + 1
     local count = claim(KEYS[place], limit - claimed)
     claimed = claimed + count
-    if count > 0 then
-      full = full - 1
-    end
-    if claimed == limit or full == 0 then
-      break
-    end
+    full = full - math.min(count, 1)
   end
-  full = claimed < limit and redis.call('EXISTS', unpack(KEYS, 1, lists)) or 1
 end
-if full == 0 then
-  answer[1] = 1
-end
-if claimed > 0 then
-  answer[3] = redis.call('EXISTS', P .. '_chervil.revoked')
-end
+answer[3] = redis.call('EXISTS', revoked)
 return answer

@@ -21,6 +21,8 @@ from chervil.exceptions import BrokerUnavailable
 #: The channel of what tracking tells, for connections that speak RESP2.
 _CHANNEL = "__redis__:invalidate"
 _READ = 65536
+#: What :meth:`Ear.drain` returns for a connection that was lost.
+GONE = b"gone"
 
 
 class Ear:
@@ -76,12 +78,12 @@ class Ear:
         """Whether the connection stands, as far as is known here."""
         return self._link is not None
 
-    def drain(self) -> bool:
-        """Read what there is; True when the server told something, or is gone."""
+    def drain(self) -> bytes:
+        """Read what there is; what the server told, unread, or ``GONE`` when it is gone."""
         link = self._link
         if link is None:
-            return False
-        heard = False
+            return b""
+        heard = b""
         while True:
             try:
                 data = link.socket.recv(_READ)
@@ -91,10 +93,10 @@ class Ear:
                 data = b""
             if not data:
                 self._deafen()
-                return True
-            heard = True
+                return GONE
+            heard += data
             if len(data) < _READ and not link.location.tls:
-                return True  # there is no more
+                return heard  # there is no more
 
     def unring(self) -> bool:
         """Forget calls of :meth:`ring`; True when there was one."""
