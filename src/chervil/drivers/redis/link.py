@@ -74,8 +74,6 @@ class Link:
         self.forks = _forks
         #: Answers that nobody has read yet.
         self.owed = 0
-        #: And before them those that nobody wants.
-        self._unwanted = 0
         #: The number of this connection at the server.
         self.number = 0
         self.open = True
@@ -207,21 +205,8 @@ class Link:
             raise self.lost(exc) from exc
         self.owed += answers
 
-    def defer(self, *command: Argument) -> None:
-        """Send a command whose answer nobody wants."""
-        self.send(pack(command), 0)
-        self._unwanted += 1
-
     def receive(self) -> Any:
         """The next answer; an error is returned, not raised."""
-        while self._unwanted:  # these came before
-            self._unwanted -= 1
-            self._receive()
-        answer = self._receive()
-        self.owed -= 1
-        return answer
-
-    def _receive(self) -> Any:
         reader = self.reader
         answer = reader.gets()
         while answer is _MORE:
@@ -233,6 +218,7 @@ class Link:
                 raise self.lost(None)
             reader.feed(data)
             answer = reader.gets()
+        self.owed -= 1
         return answer
 
     def arrived(self) -> Iterator[Any]:
