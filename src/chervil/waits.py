@@ -129,6 +129,8 @@ class Waits:
         self._inbox: deque[Awaiting] = deque()
         #: What ended while nobody waited for it, but somebody may soon: the last ones.
         self._heard: dict[str, Outcome] = {}
+        #: Of what was too much to be kept, the largest id: the last one, if ids are ours.
+        self._dropped = ""
         #: The thread was woken and has not looked into the inbox since.
         self._woken = False
         self._listener: Listener | None = None
@@ -166,7 +168,8 @@ class Waits:
             return _told(heard, on_news)
         deadline = None if timeout is None else time.monotonic() + timeout
         store, wanted = self._store(), (task_id,)
-        if not sent_here:  # watching costs the store something, and it may be there
+        # Watching costs the store something, and it may be there.
+        if not sent_here or task_id <= self._dropped:
             outcome = store.get(wanted).get(task_id)
             if outcome is not None and outcome.status in READY_STATES:
                 return _told(outcome, on_news)
@@ -336,11 +339,13 @@ class Waits:
             self._inbox.clear()
             for waiter in new:
                 self._waiters.setdefault(waiter.task_id, []).append(waiter)
+        unread: set[str] = set()
         for sent_here in (True, False):
             ids = {waiter.task_id for waiter in new if waiter.sent_here is sent_here}
-            if ids:
-                listener.watch(ids, sent_here)
-        return self._store().get({waiter.task_id for waiter in new}).values() if new else ()
+            if ids and not listener.watch(ids, sent_here):
+                unread |= ids
+        unread |= {waiter.task_id for waiter in new if waiter.task_id <= self._dropped}
+        return self._store().get(unread).values() if unread else ()
 
     def _look_again(self) -> Collection[Outcome]:
         """Read the store for some of the coroutines that have waited without news."""
@@ -383,7 +388,9 @@ class Waits:
         heard = self._heard
         heard[outcome.task_id] = outcome
         if len(heard) > HEARD:
-            del heard[next(iter(heard))]
+            dropped = next(iter(heard))
+            del heard[dropped]
+            self._dropped = max(self._dropped, dropped)
 
     def forget(self, task_id: str) -> None:
         """The result was deleted."""

@@ -15,6 +15,10 @@
 --   P_chervil.status.<id>      string  "<crc32 of the result>:<status>", for results from
 --                                      whose beginning the status cannot be read
 --
+-- A result is published on the channel of its key, for whoever asks by its id, and again
+-- for who sent the task, on the channel P_chervil.reply.<address> that its process listens
+-- to anyway: "<length of the id>:<id><result>", without a result of more than 64 KiB.
+--
 -- A message that was claimed before carries how often, and when it came back, in front:
 -- {"chervil":[2,1700000000000],"body":...}. kombu ignores the key and keeps it when it
 -- puts a message back, so the count survives there too and never outlives its message.
@@ -105,12 +109,13 @@ local function is_success(payload, side)
 end
 
 -- Stores the outcomes that ARGV describes from place at on, groups of
---   task id, milliseconds to live, status mark, payload
--- The first is empty for ever; the second is empty where the payload says its status.
+--   task id, milliseconds to live, status mark, address of the sender, payload
+-- Empty: the life of what stays for ever, the mark where the payload says its status, and
+-- the address where nobody told it.
 local function store(at, count, key_prefix)
-  local call, sides = redis.call, P .. '_chervil.status.'
-  for place = at, at + 4 * count - 4, 4 do
-    local id, life, mark, payload = ARGV[place], ARGV[place + 1], ARGV[place + 2], ARGV[place + 3]
+  local call, sides, replies = redis.call, P .. '_chervil.status.', P .. '_chervil.reply.'
+  for place = at, at + 5 * count - 5, 5 do
+    local id, life, mark, address, payload = unpack(ARGV, place, place + 4)
     local key = key_prefix .. id
     local wanted
     if life == '' then
@@ -132,10 +137,13 @@ local function store(at, count, key_prefix)
       elseif mark ~= '' then
         call('SET', sides .. id, mark, 'PX', life)
       end
+      if address ~= '' then
+        call('PUBLISH', replies .. address, #id .. ':' .. id .. (#payload > 65536 and '' or payload))
+      end
       call('PUBLISH', key, payload)
     end
   end
-  return at + 4 * count
+  return at + 5 * count
 end
 
 -- Number, deliveries and list of a claim.
