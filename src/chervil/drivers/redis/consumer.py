@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from chervil.wire.message import Message, Outcome
 
 _ATTACH = load("attach.lua")
+_CLAIM = load("claim.lua")
 _EXCHANGE = load("exchange.lua")
+_SETTLE = load("settle.lua")
 _LOOK = load("look.lua")
 
 #: Claims in one exchange; others of the server's clients wait as long.
@@ -105,6 +107,9 @@ class RedisConsumer:
         self._connection = 0
         self._queue_of = {key: queue for queue in self._queues for key in names.lists_of(queue)}
         self._list_count = len(self._queue_of)
+        consumers, claims = names.own("consumers"), names.own(f"claims.{self._id}")
+        self._hashes = names.prefix, consumers, claims, self._id
+        self._revoked = names.own("revoked")
         self._turns = [self._keys(turn) for turn in range(len(self._queues))]
         self._lists = [keys[: self._list_count] for keys in self._turns]
         self._turn = 0
@@ -207,11 +212,13 @@ class RedisConsumer:
         work = _Work(settlements, self._held)
         try:
             claimed = self._exchange(link, work, max(0, min(limit - len(found), _MOST)))
-        except BaseException:
+        except BaseException as exc:
             # What was done there and what was not is seen when we come back.
             self._held.update(work.tags)
             self._found = found + self._found
             link.close()
+            if isinstance(exc, Refused):
+                raise link.refused(exc) from None
             raise
         if found:
             self._held.update(delivery.tag for delivery in found)
@@ -228,45 +235,79 @@ class RedisConsumer:
         if not work.tags and not limit:
             return []
         now = clock.now()
-        names = self._names
-        count, messages = groups(work.publish, names, now) if work.publish else (0, [])
-        number = self._number
-        self._number += limit
         # What we change ourselves the server does not tell us of.
-        changing = bool(messages or work.settled)
-        looking = limit > 0 or changing
-        keys = self._to_look_at(now, changing) if looking else ()
-        try:
-            answer = link.script(
-                _EXCHANGE,
-                keys,
-                names.prefix,
-                self._id,
-                self._connection,
-                repr(now),
-                limit,
-                number,
-                self._list_count if looking else 0,
-                self._broker.results,
-                len(work.outcomes),
-                count,
-                len(work.settled),
-                len(work.acks),
-                *outcomes.arguments(work.outcomes, now),
-                *messages,
-                *work.others(),
-                *work.acks,
-            )
-        except Refused as exc:
-            raise link.refused(exc) from None
+        changing = bool(work.publish or work.settled)
+        if not limit and not changing:
+            return self._settle(link, work, now)
+        keys = self._to_look_at(now, changing)
+        also_delayed = len(keys) > self._list_count
+        if work.tags or also_delayed:
+            answer = self._do_all(link, work, limit, keys, now)
+        else:
+            answer = self._claim(link, limit)
         if answer is None:
             raise self._lost()
-        if not looking:
-            return []
-        self._looked_at(answer[0], answer[1], len(keys) > self._list_count)
+        self._looked_at(answer[0], answer[1], also_delayed)
         if not limit and not answer[0]:
             self._ear.ring()
         return self._understand(link, answer, now)
+
+    def _settle(self, link: Link, work: _Work, now: float) -> list[Delivery]:
+        answer = link.script(
+            _SETTLE,
+            (),
+            *self._hashes,
+            self._connection,
+            self._broker.results,
+            len(work.outcomes),
+            *outcomes.arguments(work.outcomes, now),
+            *work.acks,
+        )
+        if answer is None:
+            raise self._lost()
+        return []
+
+    def _claim(self, link: Link, limit: int) -> Any:
+        number = self._number
+        self._number += limit
+        return link.script(
+            _CLAIM,
+            self._lists[self._turn],
+            self._hashes[1],
+            self._hashes[2],
+            self._revoked,
+            self._id,
+            self._connection,
+            limit,
+            number,
+        )
+
+    def _do_all(
+        self, link: Link, work: _Work, limit: int, keys: Sequence[Argument], now: float
+    ) -> Any:
+        names, number = self._names, self._number
+        self._number += limit
+        count, messages = groups(work.publish, names, now) if work.publish else (0, [])
+        return link.script(
+            _EXCHANGE,
+            keys,
+            names.prefix,
+            self._id,
+            self._connection,
+            repr(now),
+            limit,
+            number,
+            self._list_count,
+            self._broker.results,
+            len(work.outcomes),
+            count,
+            len(work.settled),
+            len(work.acks),
+            *outcomes.arguments(work.outcomes, now),
+            *messages,
+            *work.others(),
+            *work.acks,
+        )
 
     def _to_look_at(self, now: float, changing: bool) -> Sequence[Argument]:
         """The keys that an exchange looks at."""
@@ -312,7 +353,7 @@ class RedisConsumer:
             by_id.setdefault(task_id, []).append(delivery)
         if not by_id:
             return
-        scores = link.call("ZMSCORE", self._names.own("revoked"), *by_id)
+        scores = link.call("ZMSCORE", self._revoked, *by_id)
         for score, deliveries in zip(scores, by_id.values(), strict=True):
             if score is not None and float(score) > now:
                 for delivery in deliveries:

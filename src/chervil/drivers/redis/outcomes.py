@@ -42,7 +42,7 @@ def status_in(payload: bytes) -> str | None:
 
 
 def arguments(outcomes: Iterable[Outcome], now: float) -> list[Argument]:
-    """What scripts take outcomes as (see ``store`` in ``common.lua``)."""
+    """What scripts take outcomes as (see ``store`` in ``storing.lua``)."""
     found: list[Argument] = []
     for outcome in outcomes:
         payload = outcome.payload
