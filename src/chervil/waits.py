@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from chervil.exceptions import BackendError
 from chervil.states import READY_STATES
+from chervil.waiters import Awaiting, Batches, Blocked, Waiter, hand_over, take_news, told
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,70 +47,6 @@ IDLE = 60.0
 ASIDE = 1.0
 
 
-class Blocked:
-    """A thread that waits for one task."""
-
-    __slots__ = ("lock", "news", "task_id")
-
-    def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
-        self.lock = allocate_lock()
-        self.lock.acquire()
-        self.news: deque[Outcome | BaseException] = deque()
-
-    def tell(self, news: Outcome | BaseException) -> None:
-        self.news.append(news)
-        if self.lock.locked():
-            try:
-                self.lock.release()
-            except RuntimeError:  # another thread told it something in this moment
-                pass
-
-
-class Awaiting:
-    """A coroutine that waits for one task."""
-
-    __slots__ = ("future", "loop", "on_news", "sent_here", "task_id")
-
-    def __init__(
-        self,
-        task_id: str,
-        sent_here: bool,
-        future: asyncio.Future[Outcome],
-        on_news: Callable[[Outcome], object] | None,
-    ) -> None:
-        self.task_id = task_id
-        self.sent_here = sent_here
-        self.future = future
-        self.loop = future.get_loop()
-        self.on_news = on_news
-
-    def settle(self, news: Outcome | BaseException) -> None:
-        """On the event loop: hand over."""
-        if self.future.done():
-            return
-        if isinstance(news, BaseException):
-            self.future.set_exception(news)
-            return
-        try:
-            if self.on_news is not None:
-                self.on_news(news)
-        except Exception as exc:
-            self.future.set_exception(exc)
-            return
-        if news.status in READY_STATES:
-            self.future.set_result(news)
-
-
-_Waiter = Blocked | Awaiting
-_Batches = dict["asyncio.AbstractEventLoop", list[tuple[Awaiting, "Outcome | BaseException"]]]
-
-
-def _settle_all(batch: Iterable[tuple[Awaiting, Outcome | BaseException]]) -> None:
-    for waiter, news in batch:
-        waiter.settle(news)
-
-
 class Waits:
     """All waits of one app in this process.
 
@@ -125,7 +62,7 @@ class Waits:
     def reset(self) -> None:
         """Forget everything, as is right in the child after a fork."""
         self._lock = threading.Lock()
-        self._waiters: dict[str, list[_Waiter]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
         self._inbox: deque[Awaiting] = deque()
         #: What ended while nobody waited for it, but somebody may soon: the last ones.
         self._heard: dict[str, Outcome] = {}
@@ -165,14 +102,14 @@ class Waits:
         """
         heard = self._heard.pop(task_id, None)
         if heard is not None:
-            return _told(heard, on_news)
+            return told(heard, on_news)
         deadline = None if timeout is None else time.monotonic() + timeout
         store, wanted = self._store(), (task_id,)
         # Watching costs the store something, and it may be there.
         if not sent_here or task_id <= self._dropped:
             outcome = store.get(wanted).get(task_id)
             if outcome is not None and outcome.status in READY_STATES:
-                return _told(outcome, on_news)
+                return told(outcome, on_news)
         waiter = Blocked(task_id)
         listener = self._add(task_id, waiter)
         try:
@@ -180,16 +117,16 @@ class Waits:
             if not listener.watch(wanted, sent_here):
                 outcome = store.get(wanted).get(task_id)
             while True:
-                if outcome is not None and _told(outcome, on_news).status in READY_STATES:
+                if outcome is not None and told(outcome, on_news).status in READY_STATES:
                     return outcome
                 left = RECHECK if deadline is None else min(RECHECK, deadline - time.monotonic())
                 if left > 0 and self._read_for(waiter, left):
-                    outcome = _take(waiter, on_news)
+                    outcome = take_news(waiter, on_news)
                     continue
                 outcome = store.get(wanted).get(task_id)
                 if deadline is not None and time.monotonic() >= deadline:
                     if outcome is not None and outcome.status in READY_STATES:
-                        return _told(outcome, on_news)
+                        return told(outcome, on_news)
                     return None
                 if on_interval is not None:
                     on_interval()
@@ -239,7 +176,7 @@ class Waits:
             self._waiters.setdefault(task_id, []).append(waiter)
             return listener
 
-    def _remove(self, task_id: str, waiter: _Waiter) -> None:
+    def _remove(self, task_id: str, waiter: Waiter) -> None:
         with self._lock:
             waiters = self._waiters.get(task_id)
             if waiters is None or waiter not in waiters:
@@ -362,7 +299,7 @@ class Waits:
 
     def _dispatch(self, news: Iterable[Outcome]) -> None:
         ended: list[str] = []
-        batches: _Batches = {}
+        batches: Batches = {}
         with self._lock:
             for outcome in news:
                 if outcome.status in READY_STATES:
@@ -379,7 +316,7 @@ class Waits:
                     elif isinstance(waiter, Awaiting):
                         batches.setdefault(waiter.loop, []).append((waiter, outcome))
             listener = self._listener
-        _hand_over(batches)
+        hand_over(batches)
         if ended and listener is not None:
             listener.unwatch(ended)
 
@@ -432,9 +369,9 @@ class Waits:
         return listener
 
     def _fail_all(self, exc: BaseException) -> None:
-        batches: _Batches = {}
+        batches: Batches = {}
         with self._lock:
-            everybody: list[_Waiter] = [w for some in self._waiters.values() for w in some]
+            everybody: list[Waiter] = [w for some in self._waiters.values() for w in some]
             everybody.extend(self._inbox)
             self._waiters.clear()
             self._inbox.clear()
@@ -443,7 +380,7 @@ class Waits:
                     waiter.tell(exc)
                 else:
                     batches.setdefault(waiter.loop, []).append((waiter, exc))
-        _hand_over(batches)
+        hand_over(batches)
 
     def close(self, timeout: float = 5.0) -> None:
         """Stop listening. Who still waits gets a :class:`BackendError`."""
@@ -459,33 +396,3 @@ class Waits:
             thread.join(timeout)
         if listener is not None:
             listener.close()
-
-
-def _told(outcome: Outcome, on_news: Callable[[Outcome], object] | None) -> Outcome:
-    if on_news is not None:
-        on_news(outcome)
-    return outcome
-
-
-def _take(waiter: Blocked, on_news: Callable[[Outcome], object] | None) -> Outcome | None:
-    """The last of what the listener thread told; earlier ones only go to ``on_news``."""
-    last: Outcome | None = None
-    while waiter.news:
-        news = waiter.news.popleft()
-        if isinstance(news, BaseException):
-            raise news
-        if last is not None:
-            _told(last, on_news)
-        last = news
-        if news.status in READY_STATES:
-            break
-    return last
-
-
-def _hand_over(batches: _Batches) -> None:
-    """Wake each event loop once with all that is for it."""
-    for loop, batch in batches.items():
-        try:
-            loop.call_soon_threadsafe(_settle_all, batch)
-        except RuntimeError:  # that loop was closed; nobody waits there any more
-            pass

@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
     {"settings", "routing", "options", "configuration"},
     {"context"},
     {"log"},
+    {"waiters"},
     {"waits"},
     {"joining"},
     {"result"},

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from chervil import clock
-from chervil.drivers.contracts import Action, Delivery, Queue, Settlement
+from chervil.drivers.contracts import Delivery, Queue, Settlement
 from chervil.drivers.redis import outcomes
 from chervil.drivers.redis.link import Argument, Link, Refused
 from chervil.drivers.redis.scripts import load
 from chervil.drivers.redis.sending import groups, parts
 from chervil.drivers.redis.waking import Ear
+from chervil.drivers.redis.work import Work
 from chervil.exceptions import BrokerUnavailable, DecodeError, LeaseLost, OperationalError
 from chervil.wire.envelope import decode_head
 
 if TYPE_CHECKING:
     from chervil.drivers.redis.broker import RedisBroker
-    from chervil.wire.message import Message, Outcome
 
 _ATTACH = load("attach.lua")
 _CLAIM = load("claim.lua")
@@ -38,53 +38,6 @@ _OWN: Final = b"_chervil."
 _FLUSHED: Final = b"*-1\r\n"
 #: More than so many bytes are not looked through.
 _MUCH: Final = 4096
-
-
-class _Work:
-    """What one exchange has to settle, as the arguments of the script."""
-
-    __slots__ = ("acks", "outcomes", "publish", "settled", "tags")
-
-    def __init__(self, settlements: Sequence[Settlement], held: set[bytes]) -> None:
-        #: All claims that are settled here.
-        self.tags: list[bytes] = []
-        self.acks: list[bytes] = []
-        self.settled: list[Settlement] = []
-        self.outcomes: list[Outcome] = []
-        self.publish: list[Message] = []
-        ack = Action.ACK
-        for settlement in settlements:
-            tag = settlement.delivery.tag
-            if tag not in held:
-                continue  # not ours, or not any more: it changes nothing
-            held.discard(tag)  # so that a second settlement finds it gone
-            self.tags.append(tag)
-            if settlement.action == ack:
-                self.acks.append(tag)
-            else:
-                self.settled.append(settlement)
-            if settlement.outcome is not None:
-                self.outcomes.append(settlement.outcome)
-            if settlement.publish:
-                self.publish.extend(settlement.publish)
-
-    def others(self) -> list[Argument]:
-        """What is settled otherwise."""
-        found: list[Argument] = []
-        # Of what goes back to the front, the last one to go is the first one there.
-        requeued = [s for s in reversed(self.settled) if s.action == Action.REQUEUE]
-        for settlement in (*(s for s in self.settled if s.action != Action.REQUEUE), *requeued):
-            action = Action(settlement.action)
-            found += (
-                settlement.delivery.tag,
-                action.name.lower(),
-                1 if settlement.counted else 0,
-                repr(float(settlement.until)),
-                settlement.delivery.queue,
-                settlement.reason.encode("utf-8", "backslashreplace"),
-                settlement.detail.encode("utf-8", "backslashreplace"),
-            )
-        return found
 
 
 class RedisConsumer:
@@ -209,7 +162,7 @@ class RedisConsumer:
         if link is None or not link.open or (self._tracked and not self._ear.connected):
             link = self._reconnect()
         found, self._found = self._found[:limit], self._found[limit:]
-        work = _Work(settlements, self._held)
+        work = Work(settlements, self._held)
         try:
             claimed = self._exchange(link, work, max(0, min(limit - len(found), _MOST)))
         except BaseException as exc:
@@ -231,7 +184,7 @@ class RedisConsumer:
             self._link = None
         return self._connect()
 
-    def _exchange(self, link: Link, work: _Work, limit: int) -> list[Delivery]:
+    def _exchange(self, link: Link, work: Work, limit: int) -> list[Delivery]:
         if not work.tags and not limit:
             return []
         now = clock.now()
@@ -252,7 +205,7 @@ class RedisConsumer:
             self._ear.ring()
         return self._understand(link, answer, now)
 
-    def _settle(self, link: Link, work: _Work, now: float) -> list[Delivery]:
+    def _settle(self, link: Link, work: Work, now: float) -> list[Delivery]:
         answer = link.script(
             _SETTLE,
             (),
@@ -283,7 +236,7 @@ class RedisConsumer:
         )
 
     def _do_all(
-        self, link: Link, work: _Work, limit: int, keys: Sequence[Argument], now: float
+        self, link: Link, work: Work, limit: int, keys: Sequence[Argument], now: float
     ) -> Any:
         names, number = self._names, self._number
         self._number += limit
