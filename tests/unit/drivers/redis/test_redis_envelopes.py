@@ -138,5 +138,5 @@ def test_statuses_are_read_from_the_beginning(payload: bytes, status: str | None
     (task_id, life, mark, address, stored) = outcomes.arguments(
         [Outcome("i", "SUCCESS", payload, reply_to="me")], 0.0
     )
-    assert (task_id, life, stored) == ("i", b"", payload)
+    assert (task_id, life, address, stored) == ("i", b"", "me", payload)
     assert (mark == b"") == (status == "SUCCESS")
