@@ -15,12 +15,17 @@ from bench.procs import Worker, run
 from bench.redis_server import server
 from bench.setup import Setup
 
-#: A prefix of the fastest peer's name in goals against "the best peer".
+#: The fastest peer, where the goal is to be faster than the best.
 BEST = "Dramatiq"
 
 
 def _env(_directory: Path) -> Mapping[str, str]:
-    return {"BENCH_BROKER": server().url, "BENCH_RESULTS": server().url}
+    return {
+        "BENCH_BROKER": server().url,
+        "BENCH_RESULTS": server().url,
+        # By default it fetches twice as many messages as it has threads.
+        "dramatiq_queue_prefetch": "1000",
+    }
 
 
 def _ignoring_env(directory: Path) -> Mapping[str, str]:
