@@ -85,7 +85,11 @@ class Hub:
         self._early: list[Flight] = []
         self._messages: list[Message] = []
         self._hungry = True
+        #: There may be reports.
+        self._reported = True
         self._stale_at: float | None = None
+        #: When the consumer was asked for the last time.
+        self._drained = 0.0
         self._retry_at = 0.0
         self._backoff = Backoff(base=0.05, cap=2.0)
         self._lost = threading.Event()
@@ -113,9 +117,11 @@ class Hub:
         self.thread = threading.get_ident()
         while self.stopping < COLD:
             self.turned_at = now = monotonic()
-            self._collect(now)
+            if self._reported:
+                self._collect(now)
             self._fleet.tend(now)
-            self._take_endings()
+            if self._fleet.endings:
+                self._take_endings()
             if self.requests:
                 self.requests.popleft()()
                 self._hungry = True
@@ -123,16 +129,25 @@ class Hub:
                 self._start_over()
             room = self._room()
             blocked = now < self._retry_at
-            if not blocked and (
-                self._settlements or self._loose or self._messages or (room > 0 and self._hungry)
-            ):
+            if not blocked and self._has_work(room):
                 self._step(room if self._hungry else 0)
-            elif self.stopping and not (
+                self._reported = True
+                room = self._room()
+                blocked = self._retry_at > 0
+                if not blocked and self._has_work(room):
+                    continue
+            if self.stopping and not (
                 self._flights or self._settlements or self._loose or self._messages
             ):
                 break
-            elif not self.requests and not self._fleet.busy():
+            if not self.requests and not self._fleet.busy():
                 self._wait(now, room, blocked)
+
+    def _has_work(self, room: int) -> bool:
+        """Whether there is something to store, or may be something to claim."""
+        return bool(
+            self._settlements or self._loose or self._messages or (self._hungry and room > 0)
+        )
 
     def settle_last(self) -> None:
         """After the executors have ended: store what they had finished."""
@@ -337,10 +352,14 @@ class Hub:
         """Sets to wait on: without the broker while there is no room for more, and with
         the run queue while that is full."""
         self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
-        for descriptor in (*self._fleet.descriptors(), self._wakeup):
+        descriptors = self._fleet.descriptors()
+        #: Where reports are told of; 0 where they are to be asked for.
+        self._reports_told = descriptors[0] if descriptors else 0
+        for descriptor in (*descriptors, self._wakeup):
             for poller in (self._all, self._inner, self._full):
                 poller.register(descriptor, select.POLLIN)
-        self._all.register(self._consumer.fileno(), select.POLLIN)
+        self._claims_told = self._consumer.fileno()
+        self._all.register(self._claims_told, select.POLLIN)
         if isinstance(self._fleet, Processes):
             self._full.register(self._fleet.room_fileno(), select.POLLOUT)
 
@@ -359,13 +378,22 @@ class Hub:
             if time is not None:
                 until = min(until, time)
         ready = poller.poll(max(0.0, until - monotonic()) * 1000 + 0.5)
-        if listening and (self._consumer.drain() or (due is not None and clock.now() >= due)):
-            self._hungry = True
+        self._reported = not self._reports_told or self._fleet.full()
+        told = listening and (not ready or now - self._drained > _SAFETY_SECONDS)
         for descriptor, _ in ready:
-            if descriptor == self._wakeup:
+            if descriptor == self._reports_told:
+                self._reported = True
+            elif descriptor == self._claims_told:
+                told = True
+            elif descriptor == self._wakeup:
                 self._on_wakeup()
             elif isinstance(self._fleet, Processes) and descriptor == self._fleet.exits_fileno():
                 self._on_exits(self._fleet)
+        if told:
+            self._drained = now
+            self._hungry = self._consumer.drain() or self._hungry
+        if due is not None and clock.now() >= due:
+            self._hungry = True
         stale = self._stale_deadline()
         if stale is not None and monotonic() >= stale:
             self._give_back(stale=True)
