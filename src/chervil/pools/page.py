@@ -51,6 +51,10 @@ class Page:
                 found[number] = (slot, began, thread)
         return found
 
+    def used(self, executor: int) -> bool:
+        """Whether this executor has begun any job since :meth:`clear`."""
+        return any(self.read(executor, slot)[1] for slot in range(self.slots))
+
     def interrupt(self, executor: int, slot: int, number: int) -> None:
         """Ask for the job in this slot to be interrupted, if it still is that number."""
         offset = (executor * self.slots + slot) * _SLOT.size + 24

@@ -117,7 +117,7 @@ class Inline:
         pass
 
     def put_again(self, frame: bytes) -> None:
-        self._solo.put(frame)
+        self._solo.put_again(frame)
 
     def reports(self) -> list[bytes]:
         return self._solo.reports()

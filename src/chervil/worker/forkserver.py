@@ -17,8 +17,11 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
 
+#: Between looks whether it has ended.
+_LOOK_SECONDS = 0.001
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
@@ -81,9 +84,14 @@ class ForkServer:
             self._orders.close()
             for end in self._wakeups:
                 end.close()
+            # Should this process's parent end before it could tell the hub of it. There is
+            # no other end any more when the hub has noticed that already.
+            control.send(b"%d" % os.getpid())
             status = self._executor(index, control)
         except SystemExit as exc:
             status = exc.code if isinstance(exc.code, int) else 0
+        except BrokenPipeError:
+            status = 0
         finally:
             # Not through the interpreter's exit, which would run the clean-up that
             # the hub registered before the fork.
@@ -188,10 +196,19 @@ class Handle:
                 return found or None
             found.append(text.decode().split())
 
-    def close(self) -> None:
-        """Have it end, with all executors that are left, and wait for that."""
+    def close(self, seconds: float = 5.0) -> bool:
+        """Have it end, with all executors that are left, and wait for that.
+
+        :param seconds: after that it is killed.
+        :returns: whether it has ended its executors; if not, they are orphans.
+        """
         self._orders.close()
+        end = time.monotonic() + seconds
         try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass
+            while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+                if time.monotonic() > end:
+                    os.kill(self.pid, signal.SIGKILL)
+                time.sleep(_LOOK_SECONDS)
+        except ChildProcessError:  # somebody else has asked for its status
+            return False
+        return ended[1] == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -18,9 +19,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chervil import signals
+from chervil.backoff import Backoff
 from chervil.context import running_task
 from chervil.drivers.contracts import Consumer, Queue
-from chervil.exceptions import ImproperlyConfigured, WorkerTerminate
+from chervil.exceptions import ImproperlyConfigured, OperationalError, WorkerTerminate
 from chervil.log import set_process_name, set_task_provider
 from chervil.pools import pool_name
 from chervil.pools.channel import Channel
@@ -120,7 +122,7 @@ class Node:
     def run(self) -> int:
         """Serve until told to stop; 0 after a warm shutdown, 1 after a cold one.
 
-        :raises OperationalError: broker or result store cannot be reached at start.
+        A broker that cannot be reached is tried again until it can.
         """
         app = self.app
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options={})
@@ -139,13 +141,15 @@ class Node:
             fleet = self._fleet(flights, settling)
             stack.callback(fleet.close)
             fleet.start()
-            hub = self._connect(stack, fleet, flights, outcomes, settling)
-            self._ready()
-            hub.run()
-            self._leave(hub, fleet)
+            connect = partial(self._connect, stack, fleet, flights, outcomes, settling)
+            hub = self._when_reachable(connect)
+            if hub is not None:
+                self._ready()
+                hub.run()
+                self._leave(hub, fleet)
         signals.worker_shutdown.send(sender=self)
         logger.info("%s has stopped", self.hostname)
-        return EXIT_COLD if hub.stopping == COLD else EXIT_OK
+        return EXIT_COLD if self._stop_asked == COLD else EXIT_OK
 
     def stop(self, *, now: bool = False) -> None:
         """Finish what runs and end; with ``now``, end at once. From any thread."""
@@ -187,6 +191,20 @@ class Node:
         else:
             with self._keeper.lock:
                 yield
+
+    def _when_reachable(self, connect: Callable[[], Hub]) -> Hub | None:
+        """The hub, as soon as broker and result store can be reached; None when the node
+        is to stop before that."""
+        backoff = Backoff(base=0.1, cap=5.0)
+        while not self._stop_asked:
+            try:
+                return connect()
+            except OperationalError as exc:
+                wait = backoff.next()
+                logger.error("%s; tried again in %.1f s", exc, wait)
+            if select.select([self._wakeup_out], [], [], wait)[0]:
+                self._wakeup_out.recv(4096)
+        return None
 
     def _connect(
         self,

@@ -60,6 +60,12 @@ def send(pids: Iterable[int], number: int) -> set[int]:
     return reached
 
 
+def send_group(group: int, number: int) -> None:
+    """Send a signal to a process group, if there is one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
 def kill(*pids: int) -> set[int]:
     """``SIGKILL``; those that were still there."""
     return send(pids, signal.SIGKILL)

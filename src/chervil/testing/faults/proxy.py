@@ -20,6 +20,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -52,8 +53,8 @@ class Proxy:
         self.refusing = False
         #: How many connections there have been.
         self.accepted = 0
-        #: How many were cut in the middle of a request or a reply.
-        self.broken = 0
+        #: When connections were cut, in monotonic seconds.
+        self.breaks: list[float] = []
         self._limits: dict[str, int] = {}
         self._pairs: set[_Pair] = set()
         self._loop = asyncio.new_event_loop()
@@ -170,6 +171,8 @@ class _Pair:
     def __init__(self, proxy: Proxy, client: Streams, server: Streams) -> None:
         self._proxy = proxy
         self._client, self._server = client, server
+        #: Whom was told that nothing more comes.
+        self._ended: set[asyncio.StreamWriter] = set()
         #: Who spoke last.
         self._last = ""
         self._left: int | None = None
@@ -187,7 +190,8 @@ class _Pair:
         finally:
             for way in ways:
                 way.cancel()
-            self.reset()
+            for _, writer in (self._client, self._server):
+                _reset(writer)
 
     async def _pump(
         self, kind: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -198,9 +202,8 @@ class _Pair:
                 self._last = kind
                 self._left = proxy.take(kind)
             if self._left is not None and len(data) >= self._left:
-                writer.write(data[: self._left])
+                await self._write(writer, data[: self._left])
                 await self._flush(writer)
-                proxy.broken += 1
                 self.reset()
                 return
             if self._left is not None:
@@ -210,18 +213,20 @@ class _Pair:
             while proxy.frozen:
                 await asyncio.sleep(_LOOK_SECONDS)
             await self._write(writer, data)
-        if writer.can_write_eof() and not writer.is_closing():
-            writer.write_eof()
+        self._end(writer)
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         proxy = self._proxy
-        while proxy.rate and data:
+        if writer in self._ended:
+            return
+        while proxy.rate and data and writer not in self._ended:
             size = max(1, int(proxy.rate * _LOOK_SECONDS))
             writer.write(data[:size])
             data = data[size:]
             await asyncio.sleep(size / proxy.rate if proxy.rate else 0)
-        writer.write(data)
-        await writer.drain()
+        if writer not in self._ended:
+            writer.write(data)
+            await writer.drain()
 
     async def _flush(self, writer: asyncio.StreamWriter) -> None:
         """A reset drops what the kernel still holds: let the other side have it first."""
@@ -233,13 +238,17 @@ class _Pair:
 
     def reset(self) -> None:
         """End both connections without a farewell."""
+        self._proxy.breaks.append(monotonic())
         for _, writer in (self._client, self._server):
             _reset(writer)
 
     def end(self, to_client: bool) -> None:
         """Say to one side that nothing more comes."""
-        _, writer = self._client if to_client else self._server
-        if writer.can_write_eof() and not writer.is_closing():
+        self._end((self._client if to_client else self._server)[1])
+
+    def _end(self, writer: asyncio.StreamWriter) -> None:
+        if writer not in self._ended and not writer.is_closing():
+            self._ended.add(writer)
             writer.write_eof()
 
 

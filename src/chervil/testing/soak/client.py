@@ -1,6 +1,6 @@
 """A client of a soak test, as a process: sends until it gets SIGTERM, or worse.
 
-``python -m chervil.testing.soak.client <seed> <calls a second> <mix> <sync|async>``
+``python -m chervil.testing.soak.client <seed> <calls a second> <mix> <sync|async> <name>``
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _PATIENCE = 60.0
 class Client:
     """Sends calls of a mix at a steady rate and looks at the results of some."""
 
-    def __init__(self, seed: int, rate: float, mix: str) -> None:
+    def __init__(self, seed: int, rate: float, mix: str, name: str) -> None:
         self.random = Random(seed)
+        self._name = name
         self._pause = 1 / rate
         self._mix = Mix(mix, self.random)
         self._open: deque[Any] = deque()
@@ -48,7 +49,7 @@ class Client:
             follower = new_id()
             others = (follower,)
             options = {**options, "link": tasks.quick.s().set(task_id=follower)}
-        tasks.ledger.write("want", task_id, task.name, others=others)
+        tasks.ledger.write("want", task_id, task.name, node=self._name, others=others)
         return (task, args, {**options, "task_id": task_id}), others
 
     def sent(self, result: Any, others: tuple[str, ...]) -> None:
@@ -111,8 +112,8 @@ class Client:
             await asyncio.sleep(self.pause() * 8 * self.random.random())
 
 
-def main(seed: str, rate: str, mix: str, how: str) -> None:
-    client = Client(int(seed), float(rate), mix)
+def main(seed: str, rate: str, mix: str, how: str, name: str) -> None:
+    client = Client(int(seed), float(rate), mix, name)
     if how == "async":
         asyncio.run(client.arun())
     else:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
+from chervil.testing.faults.processes import send_group
 from chervil.testing.faults.proxy import Proxy
 
 #: The environment variable by which all processes of one test are found.
@@ -72,10 +73,7 @@ class Member:
     def signal_group(self, number: int) -> None:
         """Signal all its processes, as far as they are still in its group."""
         if self._process is not None:
-            try:
-                os.killpg(self._process.pid, number)
-            except ProcessLookupError:
-                pass
+            send_group(self._process.pid, number)
 
     def terminate(self) -> None:
         """Ask it to end."""

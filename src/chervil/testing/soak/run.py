@@ -115,8 +115,9 @@ class Soak:
         env, proxy = self._environment()
         seed, rate = options.seed * 1000 + number, options.rate / options.clients
         how = "async" if number % 2 else "sync"
-        command = ["-m", f"{_MODULE}.client", str(seed), str(rate), options.mix, how]
-        return Member(f"client{number}", command, env, options.directory, proxy)
+        name = f"client{number}"
+        command = ["-m", f"{_MODULE}.client", str(seed), str(rate), options.mix, how, name]
+        return Member(name, command, env, options.directory, proxy)
 
     # --- the test
 
@@ -186,7 +187,8 @@ class Soak:
             found = self._app.backend.get(wanted[start : start + 500])
             results.update({task_id: outcome.status for task_id, outcome in found.items()})
         dead = {decode_head(letter.head).id: letter.reason for letter in self._dead()}
-        return Judge(entries, results, dead, self._waiting())
+        breaks = {c.name: c.proxy.breaks for c in self._clients if c.proxy is not None}
+        return Judge(entries, results, dead, self._waiting(), breaks)
 
     def _dead(self) -> list[DeadLetter]:
         found: list[DeadLetter] = []

@@ -131,9 +131,10 @@ class Trouble:
 
     def _stop_node(self, node: Member, seconds: float) -> None:
         self._note("stop node", node, None, seconds)
-        node.signal_group(signal.SIGSTOP)
+        group = node.pid  # it may be killed while it is stopped; then the rest is to go on
+        processes.send_group(group, signal.SIGSTOP)
         until = time.monotonic() + seconds
-        self._later.append((until, lambda: node.signal_group(signal.SIGCONT)))
+        self._later.append((until, lambda: processes.send_group(group, signal.SIGCONT)))
 
     # --- connections
 

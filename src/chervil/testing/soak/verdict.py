@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 import msgspec
@@ -14,6 +14,8 @@ from chervil.testing.soak.ledger import Entry
 #: Seconds for which a task that has ended may be on its way to the broker: a process
 #: that is killed in that time takes the news of it along.
 SETTLING_SECONDS = 1.0
+#: Seconds between the line that says that a process is killed and its last instruction.
+_DYING_SECONDS = 0.1
 
 
 class Run(msgspec.Struct):
@@ -32,6 +34,8 @@ class Verdict(msgspec.Struct):
     unsent: int = 0
     ran: int = 0
     twice: int = 0
+    #: Sent a second time by a client whose connection was cut before the answer came.
+    sent_twice: int = 0
     #: Run again although no fault hit the run before.
     causeless: list[str] = []
     #: Run again although ``acks_late=False``.
@@ -76,7 +80,8 @@ class Verdict(msgspec.Struct):
         return [
             f"sent                  {self.sent}  (failed to send: {self.unsent})",
             f"run                   {self.ran}",
-            f"run more than once    {self.twice}  (not running at a fault: {len(self.causeless)})",
+            f"run more than once    {self.twice}  (not running at a fault: {len(self.causeless)}; "
+            f"sent again after a cut: {self.sent_twice})",
             f"at most once, gone    {self.gone}  (run twice: {len(self.not_once)})",
             f"lost                  {len(self.lost)}",
             f"stuck                 {len(self.stuck)}",
@@ -97,6 +102,7 @@ class Judge:
     :param results: the states of the tasks in the result store.
     :param dead: reasons of dead letters by task id.
     :param waiting: how many messages the broker still has.
+    :param breaks: when the connections of clients were cut, by name.
     """
 
     def __init__(
@@ -105,7 +111,12 @@ class Judge:
         results: Mapping[str, str],
         dead: Mapping[str, str],
         waiting: int,
+        breaks: Mapping[str, Sequence[float]],
     ) -> None:
+        self._breaks = breaks
+        #: When sending began, by whom; when it had succeeded.
+        self._begun: dict[str, tuple[float, str]] = {}
+        self._done: dict[str, float] = {}
         self._results, self._dead, self._waiting = results, dead, waiting
         self._names: dict[str, str] = {}
         self._sent: dict[str, tuple[str, ...]] = {}
@@ -122,9 +133,11 @@ class Judge:
         match entry.what:
             case "want":
                 self._names[entry.task_id] = entry.name
+                self._begun[entry.task_id] = entry.at, entry.node
                 self._followers[entry.task_id] = entry.others
             case "sent":
                 self._sent[entry.task_id] = entry.others
+                self._done[entry.task_id] = entry.at
             case "failed":
                 self._failed += 1
             case "late":
@@ -144,7 +157,8 @@ class Judge:
 
     def verdict(self) -> Verdict:
         """What became of everything."""
-        verdict = Verdict(sent=len(self._sent), unsent=self._failed, late=self._late)
+        verdict = Verdict(sent=len(self._sent), unsent=self._failed)
+        verdict.late = [i for i in self._late if self._short_name(i) != "once"]
         verdict.ran = len({task_id for task_id, _ in self._runs})
         for (task_id, _), runs in self._runs.items():
             if len(runs) > 1:
@@ -191,7 +205,9 @@ class Judge:
             verdict.not_once.append(task_id)
         for run, following in zip(runs, runs[1:], strict=False):
             cause = self._cause(run, following)
-            if cause is None:
+            if cause is None and self._was_sent_twice(task_id):
+                verdict.sent_twice += 1
+            elif cause is None:
                 verdict.causeless.append(task_id)
             else:
                 times = verdict.recoveries.setdefault(cause.name, [])
@@ -199,13 +215,23 @@ class Judge:
                 if cause.at > run.ended:
                     verdict.margins.append(cause.at - run.ended)
 
+    def _was_sent_twice(self, task_id: str) -> bool:
+        """Whether the answer to its sender was cut off, so that it was sent again."""
+        begun, client = self._begun.get(task_id, (0.0, ""))
+        done = self._done.get(task_id, float("inf"))
+        cuts = any(begun <= at <= done for at in self._breaks.get(client, ()))
+        return cuts or any(
+            fault.node == client and begun <= fault.until and fault.at <= done
+            for fault in self._faults
+        )
+
     def _cause(self, run: Run, following: Run) -> Entry | None:
         """The fault that hit a run and came before the next one."""
         for fault in self._faults:
             hit = fault.node.partition("@")[0] == run.node.partition("@")[0] and (
                 fault.others == ("all",) or str(run.pid) in fault.others
             )
-            until = max(fault.until, fault.at)
+            until = max(fault.until, fault.at) + _DYING_SECONDS
             in_time = run.begun <= until and fault.at <= run.ended + SETTLING_SECONDS
             if hit and in_time and fault.at <= following.begun:
                 return fault
