@@ -16,6 +16,9 @@ from chervil.exceptions import LeaseLost, OperationalError
 
 logger = logging.getLogger("chervil.worker")
 _RECOVER_SECONDS = 1.0
+#: A lease that could not be renewed has little time left: a connection that was cut may be
+#: replaced at once.
+_RENEW_AGAIN_SECONDS = 0.1
 _EXPIRE_SECONDS = 30.0
 
 
@@ -37,6 +40,7 @@ class Keeper:
         self._store = store
         self._period = lease / 3
         self._on_lost = on_lost
+        self._renewed = True
         self._stop = threading.Event()
         #: Held while this thread is at work.
         self.lock = threading.Lock()
@@ -59,9 +63,9 @@ class Keeper:
                 if self._stop.is_set():
                     break
                 if now >= renew:
-                    renew = now + self._period
                     if not self._renew():
                         return
+                    renew = now + (self._period if self._renewed else _RENEW_AGAIN_SECONDS)
                 if now >= recover:
                     recover = now + _RECOVER_SECONDS
                     self._try(self._recover)
@@ -73,13 +77,18 @@ class Keeper:
                 break
 
     def _renew(self) -> bool:
+        """False when the lease was lost."""
+        before, self._renewed = self._renewed, False
         try:
             self._consumer.renew()
         except LeaseLost:
             self._on_lost()
             return False
         except OperationalError as exc:
-            logger.warning("The lease could not be renewed (tried again soon): %s", exc)
+            if before:
+                logger.warning("The lease could not be renewed (tried again soon): %s", exc)
+        else:
+            self._renewed = True
         return True
 
     def _try(self, work: Callable[[], None]) -> None:
