@@ -167,7 +167,7 @@ class Soak:
         end = time.monotonic() + self._options.drain
         while time.monotonic() < end:
             members.tend()
-            if not self._judge().outstanding() and not self._waiting():
+            if not self._judge().expected() and not self._waiting():
                 return
             time.sleep(_LOOK_SECONDS)
 

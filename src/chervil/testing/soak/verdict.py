@@ -181,6 +181,10 @@ class Judge:
                 wanted.update(self._followers.get(task_id, ()))
         return {task_id for task_id in wanted if not self._has_ended(task_id)}
 
+    def expected(self) -> set[str]:
+        """Those of them that must end: with ``acks_late=False`` a task may be gone."""
+        return {task_id for task_id in self.outstanding() if self._short_name(task_id) != "once"}
+
     def _has_ended(self, task_id: str) -> bool:
         return self._results.get(task_id) in states.READY_STATES or task_id in self._dead
 
