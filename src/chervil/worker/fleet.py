@@ -30,7 +30,10 @@ logger = logging.getLogger("chervil.worker")
 #: slot cannot be ended alone, before its executor is replaced.
 _GRACE_SECONDS = 1.0
 _AUDIT_SECONDS = 0.05
-_AUDITS_OF_THREADS = 60
+#: How often in a row a job must be seen nowhere. One that was taken off the queue may be
+#: in a process that the machine does not let run, or in a thread that waits for the
+#: interpreter lock, and not yet in the page; and what dies in just that moment is rare.
+_AUDITS = 60
 #: Seconds that idle executors get to end by themselves at a shutdown.
 _LEAVE_SECONDS = 3.0
 
@@ -271,13 +274,10 @@ class Processes:
         for index in list(self._executors.alive):
             seen.update(self._page.running(index))
         missing = [f for f in self._flights.values() if f.sent and f.number not in seen]
-        # A thread that took a job may have to wait for the interpreter lock before it can
-        # say so in the page.
-        enough = 2 if self._page.slots == 1 else _AUDITS_OF_THREADS
         again = False
         for flight in missing:
             flight.missing += 1
-            if flight.missing >= enough:
+            if flight.missing >= _AUDITS:
                 self._died(flight.number, "died before it began")
             else:
                 again = True

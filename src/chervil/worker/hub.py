@@ -45,7 +45,8 @@ _STALE_SECONDS = 0.1
 #: A large message for which this machine has no room is offered again after so many seconds.
 _NO_ROOM_SECONDS = 5.0
 
-RUN, WARM, COLD = 0, 1, 2
+#: SOFT is WARM for the hub: who asked for it wanted the node to end soon.
+RUN, WARM, SOFT, COLD = 0, 1, 2, 3
 
 
 class Hub:

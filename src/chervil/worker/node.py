@@ -34,7 +34,7 @@ from chervil.worker.appetite import Appetite
 from chervil.worker.executor import Plan
 from chervil.worker.fleet import Fleet, Inline, Processes
 from chervil.worker.flight import Flight
-from chervil.worker.hub import COLD, WARM, Hub
+from chervil.worker.hub import COLD, SOFT, WARM, Hub
 from chervil.worker.keeper import Keeper
 from chervil.worker.outcomes import Outcomes
 from chervil.worker.settling import Settling
@@ -112,7 +112,13 @@ class Node:
         self._consumer: Consumer | None = None
         self._hub: Hub | None = None
         self._solo: Solo | None = None
+        self._soft_seconds = conf.worker_soft_shutdown_timeout
         self._stop_asked = 0
+        self._timer: threading.Timer | None = None
+        #: The seconds that a shutdown may take have passed.
+        self._over = False
+        #: The main thread, where signals are handled.
+        self._main: int | None = None
         self._wakeup_out, self._wakeup_in = socket.socketpair()
         for end in (self._wakeup_in, self._wakeup_out):
             end.setblocking(False)
@@ -149,13 +155,41 @@ class Node:
                 self._leave(hub, fleet)
         signals.worker_shutdown.send(sender=self)
         logger.info("%s has stopped", self.hostname)
-        return EXIT_COLD if self._stop_asked == COLD else EXIT_OK
+        return EXIT_COLD if self._stop_asked > WARM else EXIT_OK
 
     def stop(self, *, now: bool = False) -> None:
-        """Finish what runs and end; with ``now``, end at once. From any thread."""
-        self._stop_asked = COLD if now else max(self._stop_asked, WARM)
+        """Finish what runs, for up to ``worker_soft_shutdown_timeout`` seconds, and end; with
+        ``now``, end at once. From any thread."""
+        if now:
+            self._end(COLD)
+        else:
+            self._end(WARM)
+
+    def _end(self, how: int) -> None:
+        """Begin to stop, or stop harder than before."""
+        if how <= self._stop_asked:
+            return
+        self._stop_asked = how
+        if how < COLD and self._soft_seconds and self._timer is None:
+            self._timer = threading.Timer(self._soft_seconds, self._time_is_over)
+            self._timer.daemon = True
+            self._timer.start()
+        self._tell_hub(COLD if how == COLD else WARM)
+
+    def _time_is_over(self) -> None:
+        """In a thread of its own: what still runs is given back."""
+        logger.warning(
+            "worker_soft_shutdown_timeout (%g s) is over: what runs is given back and runs again",
+            self._soft_seconds,
+        )
+        self._over = True
+        self._tell_hub(COLD)
+        if self._solo is not None and self._main is not None:
+            signal.pthread_kill(self._main, signal.SIGQUIT)  # ends the task that the hub is at
+
+    def _tell_hub(self, how: int) -> None:
         if self._hub is not None:
-            self._hub.stopping = self._stop_asked
+            self._hub.stopping = how
         with contextlib.suppress(OSError):
             self._wakeup_in.send(b"!")
 
@@ -234,7 +268,7 @@ class Node:
         )
         hub.reopen = partial(self._consume, stack)
         self._hub = hub
-        hub.stopping = self._stop_asked
+        hub.stopping = min(self._stop_asked, WARM) if not self._over else COLD
         return hub
 
     def _consume(self, stack: contextlib.ExitStack) -> Consumer:
@@ -284,6 +318,7 @@ class Node:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        self._main = threading.get_ident()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         wakeup = signal.set_wakeup_fd(self._wakeup_in.fileno(), warn_on_full_buffer=False)
@@ -291,21 +326,43 @@ class Node:
             yield
         finally:
             signal.set_wakeup_fd(wakeup)
+            if self._timer is not None:  # it may be about to send a signal
+                self._timer.cancel()
+                self._timer.join()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        cold = number == signal.SIGQUIT or self._stop_asked >= WARM
-        signals.worker_shutting_down.send(
-            sender=self.hostname, sig=number, how="Cold" if cold else "Warm", exitcode=int(cold)
-        )
-        if cold:
+        if not self._over:
+            how = self._how(number)
+            signals.worker_shutting_down.send(
+                sender=self.hostname,
+                sig=number,
+                how="Warm" if how == WARM else "Cold",
+                exitcode=EXIT_OK if how == WARM else EXIT_COLD,
+            )
+            self._announce(how)
+            self._end(how)
+        if (self._over or how == COLD) and self._solo is not None and self._solo.running:
+            raise WorkerTerminate(EXIT_COLD)  # the hub itself is at the task
+
+    def _how(self, number: int) -> int:
+        """What a signal means: as in Celery 5.5, whose ``REMAP_SIGTERM`` holds here too."""
+        if number == signal.SIGTERM and os.environ.get("REMAP_SIGTERM") == "SIGQUIT":
+            number = signal.SIGQUIT
+        if number != signal.SIGQUIT and not self._stop_asked:
+            return WARM
+        return SOFT if self._soft_seconds and self._stop_asked < SOFT else COLD
+
+    def _announce(self, how: int) -> None:
+        if how == COLD:
             logger.warning("Stopping at once; what runs is given back and runs again")
+        elif self._soft_seconds:
+            logger.warning(
+                "Stopping when the running tasks have ended, in %g s at most", self._soft_seconds
+            )
         else:
             logger.warning("Stopping when the running tasks have ended (again: at once)")
-        self.stop(now=cold)
-        if cold and self._solo is not None and self._solo.running:
-            raise WorkerTerminate(EXIT_COLD)  # the hub itself is at the task
 
 
 def _cores() -> int:
