@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("chervil.cli.call", "Send one task by its name."),
     "result": ("chervil.cli.result", "Show the state and result of a task."),
     "revoke": ("chervil.cli.revoke", "Keep tasks that wait from being started."),
+    "health": ("chervil.cli.health", "Ask a worker of this machine whether it is well."),
     "queues": ("chervil.cli.queues", "Show what waits in the queues."),
     "dead": ("chervil.cli.dead", "List, replay or drop messages that could not be run."),
     "purge": ("chervil.cli.purge", "Delete all waiting messages of queues."),

@@ -69,6 +69,14 @@ WORKER = group(
         "Ctrl-C, and no time at all after SIGQUIT or the second.",
     ),
     Setting(
+        "worker_health_address",
+        optional(TEXT),
+        None,
+        "`host:port` on which the worker answers `GET /live` and `GET /ready` with status 200 or "
+        "503, for probes. None: only `chervil health` on the same machine can ask.",
+        celery=OURS,
+    ),
+    Setting(
         "worker_max_tasks_per_child",
         optional(integer(1), empty=(None, 0)),
         None,

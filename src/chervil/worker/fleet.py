@@ -78,6 +78,10 @@ class Fleet(Protocol):
         ...
 
     def pids(self) -> list[int]: ...
+    def missing(self) -> int:
+        """How many executors should be there and are not."""
+        ...
+
     def kill(self) -> None:
         """End all executors at once; what they reported before can still be read."""
         ...
@@ -137,6 +141,9 @@ class Inline:
     def pids(self) -> list[int]:
         return []
 
+    def missing(self) -> int:
+        return 0
+
     def kill(self) -> None:
         pass
 
@@ -187,6 +194,10 @@ class Processes:
 
     def pids(self) -> list[int]:
         return [executor.pid for executor in self._executors.alive.values() if executor.pid]
+
+    def missing(self) -> int:
+        there = [e for e in list(self._executors.alive.values()) if e.pid and not e.retired]
+        return max(0, self._executors.count - len(there))
 
     def full(self) -> bool:
         return bool(self._backlog)

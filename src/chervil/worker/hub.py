@@ -90,6 +90,8 @@ class Hub:
         self._lost = threading.Event()
         self._wakeup = wakeup
         self.stopping = RUN
+        #: Monotonic seconds at which the loop came round last.
+        self.beat = monotonic()
         self.processed = 0
         #: Makes a new consumer when the lease was lost.
         self.reopen: Callable[[], Consumer] | None = None
@@ -100,7 +102,7 @@ class Hub:
     def run(self) -> None:
         """Until :attr:`stopping` is set and what runs has ended."""
         while self.stopping < COLD:
-            now = monotonic()
+            now = self.beat = monotonic()
             self._collect(now)
             self._fleet.tend(now)
             self._take_endings()
@@ -118,6 +120,11 @@ class Hub:
                 break
             elif not self._fleet.busy():
                 self._wait(now, room, blocked)
+
+    @property
+    def reachable(self) -> bool:
+        """The last call to the broker was answered."""
+        return not self._retry_at
 
     def settle_last(self) -> None:
         """After the executors have ended: store what they had finished."""

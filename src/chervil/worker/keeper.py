@@ -41,10 +41,22 @@ class Keeper:
         self._period = lease / 3
         self._on_lost = on_lost
         self._renewed = True
+        #: Monotonic seconds at which the loop came round last.
+        self.beat = monotonic()
         self._stop = threading.Event()
         #: Held while this thread is at work.
         self.lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="chervil-keeper", daemon=True)
+
+    @property
+    def renewed(self) -> bool:
+        """The last attempt to renew the lease succeeded."""
+        return self._renewed
+
+    @property
+    def running(self) -> bool:
+        """False when it was stopped, or the lease is lost."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -58,7 +70,7 @@ class Keeper:
     def _run(self) -> None:
         renew = recover = expire = monotonic()
         while True:
-            now = monotonic()
+            now = self.beat = monotonic()
             with self.lock:
                 if self._stop.is_set():
                     break

@@ -34,6 +34,7 @@ from chervil.worker.appetite import Appetite
 from chervil.worker.executor import Plan
 from chervil.worker.fleet import Fleet, Inline, Processes
 from chervil.worker.flight import Flight
+from chervil.worker.health import Pulse, Responder, State, notify
 from chervil.worker.hub import COLD, SOFT, WARM, Hub
 from chervil.worker.keeper import Keeper
 from chervil.worker.outcomes import Outcomes
@@ -112,6 +113,7 @@ class Node:
         self._consumer: Consumer | None = None
         self._hub: Hub | None = None
         self._solo: Solo | None = None
+        self._responder: Responder | None = None
         self._soft_seconds = conf.worker_soft_shutdown_timeout
         self._stop_asked = 0
         self._timer: threading.Timer | None = None
@@ -147,6 +149,7 @@ class Node:
             fleet = self._fleet(flights, settling)
             stack.callback(fleet.close)
             fleet.start()
+            self._answer_probes(stack, fleet)
             connect = partial(self._connect, stack, fleet, flights, outcomes, settling)
             hub = self._when_reachable(connect)
             if hub is not None:
@@ -169,6 +172,8 @@ class Node:
         """Begin to stop, or stop harder than before."""
         if how <= self._stop_asked:
             return
+        if not self._stop_asked:
+            notify("STOPPING=1")
         self._stop_asked = how
         if how < COLD and self._soft_seconds and self._timer is None:
             self._timer = threading.Timer(self._soft_seconds, self._time_is_over)
@@ -219,12 +224,29 @@ class Node:
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
-        """While the keeper is not at work, this process may be forked."""
-        if self._keeper is None:
+        """While no other thread is at work, this process may be forked."""
+        with contextlib.ExitStack() as stack:
+            for thread in (self._responder, self._keeper):
+                if thread is not None:
+                    stack.enter_context(thread.lock)
             yield
-        else:
-            with self._keeper.lock:
-                yield
+
+    def _answer_probes(self, stack: contextlib.ExitStack, fleet: Fleet) -> None:
+        """From here on, ``chervil health`` gets answers."""
+        self._responder = Responder(
+            self.hostname, partial(self._look, fleet), self.app.conf.worker_health_address or ""
+        )
+        stack.callback(self._responder.close)
+        self._responder.start()
+
+    def _look(self, fleet: Fleet) -> State:
+        """How this node is; in the thread that answers probes."""
+        pulse = Pulse(self._hub, self._keeper, fleet, self._solo is not None and self._solo.running)
+        stuck, missing = pulse.stuck(), pulse.missing()
+        if self._stop_asked:
+            missing.append("it is stopping")
+        live = not stuck
+        return State(self.hostname, os.getpid(), live, live and not missing, stuck + missing)
 
     def _when_reachable(self, connect: Callable[[], Hub]) -> Hub | None:
         """The hub, as soon as broker and result store can be reached; None when the node
@@ -296,6 +318,7 @@ class Node:
     def _ready(self) -> None:
         signals.worker_ready.send(sender=self)
         logger.info("%s ready", self.hostname)
+        notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=Ready")
         if self._on_ready is not None:
             self._on_ready()
 

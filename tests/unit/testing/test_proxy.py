@@ -72,6 +72,17 @@ def ask(client: socket.socket, text: bytes) -> bytes:
     return answer
 
 
+def until_reset(client: socket.socket) -> bytes:
+    """What comes before the connection is reset."""
+    got = b""
+    try:
+        while data := client.recv(10):
+            got += data
+    except ConnectionResetError:
+        return got
+    pytest.fail("it was closed and not reset")
+
+
 def test_hands_on_both_ways(proxy: Proxy) -> None:
     with connect(proxy) as client:
         assert ask(client, b"hello") == b"HELLO"
@@ -98,11 +109,7 @@ def test_a_reply_is_cut_after_so_many_bytes(proxy: Proxy, after: int) -> None:
         assert ask(client, b"whole") == b"WHOLE"
         proxy.cut_reply(after)
         client.sendall(b"parts")
-        got = b""
-        with pytest.raises(ConnectionResetError):
-            while len(got) < 5:
-                got += client.recv(10)
-        assert got == b"PARTS"[:after]
+        assert until_reset(client) == b"PARTS"[:after]
     assert len(proxy.breaks) == 1
     with connect(proxy) as client:
         assert ask(client, b"whole") == b"WHOLE"
@@ -112,9 +119,7 @@ def test_a_request_is_cut_after_so_many_bytes(proxy: Proxy, echo: Echo) -> None:
     with connect(proxy) as client:
         proxy.cut_request(2)
         client.sendall(b"parts")
-        with pytest.raises(ConnectionResetError):
-            while client.recv(10):  # the answer to the part may come first
-                pass
+        assert until_reset(client) in (b"", b"PA"), "the answer to the part may come first"
     assert echo.got in ([], [b"pa"]), "a reset may overtake what was sent before it"
 
 

@@ -71,6 +71,11 @@ def kill(*pids: int) -> set[int]:
     return send(pids, signal.SIGKILL)
 
 
+def resume(*pids: int) -> None:
+    """Let processes go on that were stopped."""
+    send(pids, signal.SIGCONT)
+
+
 @contextlib.contextmanager
 def stopped(*pids: int) -> Iterator[None]:
     """Have processes stand still (``SIGSTOP``) for as long as the block lasts."""
@@ -78,7 +83,7 @@ def stopped(*pids: int) -> Iterator[None]:
     try:
         yield
     finally:
-        send(pids, signal.SIGCONT)
+        resume(*pids)
 
 
 def wait_until_gone(pids: Iterable[int], seconds: float = 10.0) -> set[int]:

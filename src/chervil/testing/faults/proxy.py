@@ -138,9 +138,7 @@ class Proxy:
         for pair in list(self._pairs):
             pair.reset()
 
-    async def _accept(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self.refusing:
             _reset(writer)
@@ -244,6 +242,7 @@ class _Pair:
 
     def end(self, to_client: bool) -> None:
         """Say to one side that nothing more comes."""
+        self._proxy.breaks.append(monotonic())
         self._end((self._client if to_client else self._server)[1])
 
     def _end(self, writer: asyncio.StreamWriter) -> None:

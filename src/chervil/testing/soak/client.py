@@ -44,7 +44,8 @@ class Client:
     def prepare(self) -> tuple[Call, tuple[str, ...]]:
         """The next call, written down, and the ids of what follows it."""
         task, args, options = self._mix.next()
-        task_id, others = new_id(), ()
+        task_id = new_id()
+        others: tuple[str, ...] = ()
         if options.pop("link", False):
             follower = new_id()
             others = (follower,)

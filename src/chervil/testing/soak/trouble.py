@@ -126,7 +126,7 @@ class Trouble:
         else:
             processes.send([one], signal.SIGSTOP)
             until = time.monotonic() + 3 * size
-            self._later.append((until, lambda: processes.send([one], signal.SIGCONT) and None))
+            self._later.append((until, lambda: processes.resume(one)))
         return True
 
     def _stop_node(self, node: Member, seconds: float) -> None:

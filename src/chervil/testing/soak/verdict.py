@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 
 import msgspec
@@ -67,7 +68,9 @@ class Verdict(msgspec.Struct):
             "results not there after a minute": self.late,
             "dead letters of tasks that do not deserve it": self.unexpected_dead,
         }
-        texts = [f"{name}: {len(found)} ({_some(found)})" for name, found in checks.items() if found]
+        texts = [
+            f"{name}: {len(found)} ({_some(found)})" for name, found in checks.items() if found
+        ]
         return texts + self.other
 
     def lines(self) -> list[str]:
@@ -207,7 +210,7 @@ class Judge:
     def _judge_runs(self, verdict: Verdict, task_id: str, runs: list[Run]) -> None:
         if self._short_name(task_id) == "once":
             verdict.not_once.append(task_id)
-        for run, following in zip(runs, runs[1:], strict=False):
+        for run, following in pairwise(runs):
             cause = self._cause(run, following)
             if cause is None and self._was_sent_twice(task_id):
                 verdict.sent_twice += 1
