@@ -20,6 +20,36 @@ _DONTWAIT = socket.MSG_DONTWAIT
 _TYPE = socket.SOCK_SEQPACKET if hasattr(socket, "SOCK_SEQPACKET") else socket.SOCK_DGRAM
 
 
+class Taker:
+    """Takes jobs off the run queue, one thread's.
+
+    The number of a job is written into the page by the system call that takes it off the
+    queue: it is in one of the two whenever a process is killed, however long it then takes
+    that process to say that it begins.
+    """
+
+    def __init__(self, jobs: socket.socket) -> None:
+        self._receive = jobs.recvmsg_into
+        self._buffer = bytearray(_ROOM)
+        self._view = memoryview(self._buffer)
+
+    def take(self, place: memoryview) -> bytes:
+        """The next job; waits for it. Empty when the hub has closed the queue.
+
+        :param place: where the page has the number of the job that a slot runs.
+        """
+        size = self._receive((place, self._view))[0]
+        return bytes(place) + self._buffer[: size - len(place)] if size else b""
+
+    def take_now(self, place: memoryview) -> bytes | None:
+        """The next job if there is one now; None if not, empty at the end."""
+        try:
+            size = self._receive((place, self._view), 0, _DONTWAIT)[0]
+        except BlockingIOError:
+            return None
+        return bytes(place) + self._buffer[: size - len(place)] if size else b""
+
+
 class Channel:
     """The hub's and the executors' ends of the run queue and of the reports."""
 
@@ -49,10 +79,11 @@ class Channel:
     def take_back(self) -> list[bytes]:
         """All jobs that no executor has taken, in order."""
         frames = []
-        while (frame := self.take_now()) is not None:
-            if not frame:
-                break
-            frames.append(frame)
+        try:
+            while frame := self._jobs_out.recv(_ROOM, _DONTWAIT):
+                frames.append(frame)
+        except BlockingIOError:
+            pass
         return frames
 
     def reports(self, most: int = 512) -> list[bytes]:
@@ -72,16 +103,9 @@ class Channel:
 
     # --- the executors' side
 
-    def take(self) -> bytes:
-        """The next job; waits for it. Empty when the hub has closed the queue."""
-        return self._jobs_out.recv(_ROOM)
-
-    def take_now(self) -> bytes | None:
-        """The next job if there is one now; None if not, empty at the end."""
-        try:
-            return self._jobs_out.recv(_ROOM, _DONTWAIT)
-        except BlockingIOError:
-            return None
+    def taker(self) -> Taker:
+        """What a thread of an executor takes jobs with."""
+        return Taker(self._jobs_out)
 
     def report(self, frame: bytes) -> None:
         """Hand a report to the hub; waits while the hub is behind."""

@@ -3,7 +3,8 @@
 A *job* goes to an executor: the number under which the hub knows it, how often
 it was delivered, and the message as it was claimed. A *report* comes back: what
 became of the job, the encoded outcome, and messages to be stored with it.
-Both have a fixed head so that the usual ones cost one ``pack`` and no codec.
+Both have a fixed head so that the usual ones cost one ``pack`` and no codec; it begins
+with the number, so that who takes a job can have that put elsewhere (``channel.Taker``).
 
 A datagram has a limit of its own (the socket's send buffer), so a frame above
 ``INLINE_LIMIT`` bytes is written into a file of the node's private directory and
@@ -27,8 +28,10 @@ from chervil.wire.message import Message
 #: Frames up to this many bytes travel in the datagram itself.
 INLINE_LIMIT = 32 * 1024
 
-_JOB = struct.Struct("<BQIIH")
-_REPORT = struct.Struct("<BQBdI")
+_JOB = struct.Struct("<QBIIH")
+_REPORT = struct.Struct("<QBBdI")
+#: Where the byte is that says how to read the rest, and what comes behind it.
+_FLAG, _REST = 8, 9
 _INLINE, _SPOOLED, _FULL_ENVELOPE, _LIMITED = 0, 1, 2, 4
 
 
@@ -104,15 +107,15 @@ def pack_job(job: Job) -> bytes:
     """The frame of a job."""
     head, body, queue = job.head, job.body, job.queue.encode()
     flag = (_FULL_ENVELOPE if body is None else _INLINE) | (_LIMITED if job.limited else 0)
-    fixed = _JOB.pack(flag, job.number, job.deliveries, len(head), len(queue))
+    fixed = _JOB.pack(job.number, flag, job.deliveries, len(head), len(queue))
     return fixed + queue + head + (body or b"")
 
 
 def unpack_job(frame: bytes) -> Job:
     """The job of a frame; reads and removes the file of a spooled one."""
-    if frame[0] == _SPOOLED:
+    if frame[_FLAG] == _SPOOLED:
         frame = _unspool(frame)
-    flag, number, deliveries, size, width = _JOB.unpack_from(frame)
+    number, flag, deliveries, size, width = _JOB.unpack_from(frame)
     start = _JOB.size + width
     body = None if flag & _FULL_ENVELOPE else frame[start + size :]
     queue = frame[_JOB.size : start].decode()
@@ -122,22 +125,22 @@ def unpack_job(frame: bytes) -> Job:
 
 def job_number(frame: bytes) -> int:
     """The number of a job's frame, without reading the rest."""
-    return int.from_bytes(frame[1:9], "little")
+    return int.from_bytes(frame[:_FLAG], "little")
 
 
 def pack_report(
     number: int, kind: int, runtime: float, payload: bytes, extra: Extra = SUCCEEDED
 ) -> bytes:
     """The frame of a report."""
-    frame = _REPORT.pack(_INLINE, number, kind, runtime, len(payload)) + payload
+    frame = _REPORT.pack(number, _INLINE, kind, runtime, len(payload)) + payload
     return frame if extra is SUCCEEDED else frame + _encode_extra(extra)
 
 
 def unpack_report(frame: bytes) -> Report:
     """The report of a frame; reads and removes the file of a spooled one."""
-    if frame[0] == _SPOOLED:
+    if frame[_FLAG] == _SPOOLED:
         frame = _unspool(frame)
-    _, number, kind, runtime, size = _REPORT.unpack_from(frame)
+    number, _, kind, runtime, size = _REPORT.unpack_from(frame)
     start = _REPORT.size
     end = start + size
     extra = SUCCEEDED if len(frame) == end else _decode_extra(frame[end:])
@@ -161,19 +164,19 @@ def spool(frame: bytes, directories: Sequence[str]) -> bytes:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         else:
-            return bytes([_SPOOLED]) + frame[1:9] + os.fsencode(path)
+            return frame[:_FLAG] + bytes([_SPOOLED]) + os.fsencode(path)
     raise MessageTooLarge(f"{len(frame):,} bytes cannot be handed to another process: {problem}")
 
 
 def discard(frame: bytes) -> None:
     """Remove the file of a frame that nobody is going to read."""
-    if frame[0] == _SPOOLED:
+    if frame[_FLAG] == _SPOOLED:
         with contextlib.suppress(OSError):
-            os.unlink(frame[9:])
+            os.unlink(frame[_REST:])
 
 
 def _unspool(frame: bytes) -> bytes:
-    path = frame[9:]
+    path = frame[_REST:]
     with open(path, "rb") as file:
         whole = file.read()
     os.unlink(path)

@@ -303,7 +303,7 @@ class Processes:
         for index in self._executors.alive:
             for slot in range(self._page.slots):
                 running, began, _ = self._page.read(index, slot)
-                if running == number:
+                if running == number and began > 0:
                     return index, slot, began
         return None
 
