@@ -9,6 +9,7 @@ well, to take back what nobody has begun.
 
 from __future__ import annotations
 
+import os
 import socket
 
 from chervil.pools.frames import INLINE_LIMIT, spool
@@ -111,7 +112,15 @@ class Channel:
         """Hand a report to the hub; waits while the hub is behind."""
         if len(frame) > INLINE_LIMIT:
             frame = spool(frame, self._paths)
-        self._reports_in.send(frame)
+        try:
+            self._reports_in.send(frame)
+        except (BrokenPipeError, ConnectionResetError):
+            raise  # the hub has gone
+        except OSError as exc:
+            # A task has closed what was not its own. Only the end of this process tells the
+            # hub that what it had is to be run elsewhere.
+            os.write(2, f"an executor cannot report any more and ends: {exc}\n".encode())
+            os._exit(os.EX_OSERR)
 
     @property
     def jobs_fileno(self) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import select
 import signal
 import socket
+import termios
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -38,6 +40,8 @@ class Executor(msgspec.Struct):
     pid: int = 0
     #: Takes no more jobs and is to be ended.
     retired: bool = False
+    #: Monotonic seconds since when it has orders that it has not read; 0: it has none.
+    deaf_since: float = 0.0
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -223,6 +227,16 @@ class Executors:
             except OSError:
                 pass  # it has gone; the fork server will say so
 
+    def deaf_for(self, index: int, now: float) -> float:
+        """For how long an executor has not read its orders, since this was asked first:
+        a task in it holds the interpreter lock, or its event loop."""
+        executor = self.alive[index]
+        if not _unread(executor.control):
+            executor.deaf_since = 0.0
+            return 0.0
+        executor.deaf_since = executor.deaf_since or now
+        return now - executor.deaf_since
+
     def end(self) -> None:
         """No more replacements: executors that end stay ended."""
         self._closing = True
@@ -248,6 +262,13 @@ class Executors:
         for executor in self.alive.values():
             executor.control.close()
         self.alive.clear()
+
+
+def _unread(sending: socket.socket) -> bool:
+    """Whether the other side has not read all that was sent."""
+    count = bytearray(4)
+    fcntl.ioctl(sending, termios.TIOCOUTQ, count)
+    return any(count)
 
 
 def _wait_until_gone(pid: int, seconds: float = 2.0) -> None:

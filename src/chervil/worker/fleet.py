@@ -16,7 +16,7 @@ from typing import Protocol
 
 from chervil.drivers.contracts import Settlement
 from chervil.pools.channel import Channel
-from chervil.pools.frames import job_number
+from chervil.pools.frames import Kind, job_number, pack_report
 from chervil.pools.page import Page
 from chervil.pools.solo import Solo
 from chervil.worker.executor import Plan
@@ -29,6 +29,8 @@ logger = logging.getLogger("chervil.worker")
 #: Seconds that a task whose time is over gets to end by itself, in pools where one
 #: slot cannot be ended alone, before its executor is replaced.
 _GRACE_SECONDS = 1.0
+#: Seconds that an executor which holds such a task gets to read its orders.
+_DEAF_SECONDS = 5.0
 _AUDIT_SECONDS = 0.05
 #: How often in a row a job must be seen nowhere. One that was taken off the queue may be
 #: in a process that the machine does not let run, or in a thread that waits for the
@@ -179,6 +181,8 @@ class Processes:
         #: Jobs whose time is over but whose slot is still taken: number -> (index, until).
         self._overdue: dict[int, tuple[int, float]] = {}
         self.endings: list[tuple[Flight, Settlement]] = []
+        #: Reports that a dead executor can no more send itself.
+        self._late_reports: list[bytes] = []
         #: Frames for which the run queue had no room.
         self._backlog: deque[bytes] = deque()
         self.slots = self._executors.slots
@@ -219,6 +223,9 @@ class Processes:
 
     def reports(self) -> list[bytes]:
         reports = self._channel.reports()
+        if self._late_reports:
+            reports += self._late_reports
+            self._late_reports = []
         while self._backlog and self._channel.put(self._backlog[0]):
             self._backlog.popleft()
         return reports
@@ -253,8 +260,11 @@ class Processes:
 
     def bury(self, exit_: Exit) -> None:
         """Settle the jobs that died with an executor, and have it replaced."""
-        for number in self._page.running(exit_.index):
-            self._died(number, how_it_ended(exit_.status))
+        for number, (_, began, _) in self._page.running(exit_.index).items():
+            if began > 0:
+                self._died(number, how_it_ended(exit_.status))
+            else:  # it was taken, and nothing of it was run
+                self._late_reports.append(pack_report(number, Kind.NOT_BEGUN, 0.0, b""))
         executor = self._executors.remove(exit_)
         if executor is not None and exit_.status != 0 and not executor.retired:
             logger.error(
@@ -340,7 +350,9 @@ class Processes:
                 continue
             self._executors.retire(index)
             self._restart_at = self._executors.restart(now)
-            if set(self._page.running(index)) <= numbers:
+            running = self._page.running(index).items()
+            begun = {number for number, (_, began, _) in running if began > 0}
+            if begun <= numbers or self._executors.deaf_for(index, now) > _DEAF_SECONDS:
                 self._executors.kill(index, signal.SIGKILL)
 
     # --- ends

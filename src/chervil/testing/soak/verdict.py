@@ -238,7 +238,9 @@ class Judge:
             hit = fault.node.partition("@")[0] == run.node.partition("@")[0] and (
                 fault.others == ("all",) or str(run.pid) in fault.others
             )
-            until = max(fault.until, fault.at) + _DYING_SECONDS
+            # A node that goes on finds on its run queue what others have by then.
+            slack = SETTLING_SECONDS if fault.until > fault.at + _DYING_SECONDS else _DYING_SECONDS
+            until = max(fault.until, fault.at) + slack
             in_time = run.begun <= until and fault.at <= run.ended + SETTLING_SECONDS
             if hit and in_time and fault.at <= following.begun:
                 return fault
