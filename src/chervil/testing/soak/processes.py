@@ -128,6 +128,15 @@ class Members:
             member.again_at = 0.0
 
 
+def look_at(pid: int) -> str:
+    """What a process is at, as far as the system says: state, parent, where it waits."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+        return f"{state} parent {parent} in {Path(f'/proc/{pid}/wchan').read_text()}"
+    except OSError as exc:
+        return str(exc)
+
+
 def leftovers(mark: str) -> dict[int, str]:
     """The processes that carry the mark of a test: id -> command."""
     wanted = f"{MARK}={mark}".encode()

@@ -18,7 +18,7 @@ import msgspec
 from chervil import Chervil
 from chervil.testing.faults.proxy import Proxy
 from chervil.testing.soak.ledger import DIRECTORY, Ledger, read
-from chervil.testing.soak.processes import MARK, Member, Members, leftovers
+from chervil.testing.soak.processes import MARK, Member, Members, leftovers, look_at
 from chervil.testing.soak.trouble import Trouble
 from chervil.testing.soak.verdict import Judge, Verdict
 from chervil.wire.envelope import decode_head
@@ -212,7 +212,7 @@ class Soak:
         end = time.monotonic() + 5
         while (left := leftovers(self._mark)) and time.monotonic() < end:
             time.sleep(0.05)
-        wrong += [f"left behind: {pid} ({command})" for pid, command in left.items()]
+        wrong += [f"left behind: {pid} {look_at(pid)} ({c})" for pid, c in left.items()]
         return wrong
 
     def _end_everything(self) -> None:
