@@ -149,6 +149,8 @@ class Responder:
             end.close()
         if self._own is not None and self._own == _identity(self._path):
             os.unlink(self._path)
+            with contextlib.suppress(OSError):  # other nodes answer there
+                os.rmdir(os.path.dirname(self._path))
 
     # --- listening
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -22,6 +23,8 @@ from chervil.testing.soak.mix import Call, Mix
 _WINDOW = 150
 #: No result takes longer than this, in seconds, unless it is stuck or lost.
 _PATIENCE = 60.0
+#: How long it waits before it looks whether it is to end.
+_LOOK_SECONDS = 1.0
 
 
 class Client:
@@ -67,6 +70,15 @@ class Client:
         self._next = max(self._next + self._pause, time.monotonic() - 1)
         return max(0.0, self._next - time.monotonic())
 
+    def waits(self, result: Any) -> Iterator[float]:
+        """How long to wait for a result, again and again, until it is late."""
+        end = time.monotonic() + _PATIENCE
+        while not self.stopping:
+            if time.monotonic() > end:
+                tasks.ledger.write("late", result.id)
+                return
+            yield _LOOK_SECONDS
+
     def oldest(self) -> Any | None:
         """A result to wait for, when too many are open."""
         return self._open.popleft() if len(self._open) > _WINDOW else None
@@ -82,12 +94,12 @@ class Client:
             except OperationalError as exc:
                 self.failed(options["task_id"], exc)
             if (result := self.oldest()) is not None:
-                try:
-                    result.get(timeout=_PATIENCE, propagate=False)
-                except TimeoutError:
-                    tasks.ledger.write("late", result.id)
-                except OperationalError:
-                    continue
+                for seconds in self.waits(result):
+                    try:
+                        result.get(timeout=seconds, propagate=False)
+                        break
+                    except (TimeoutError, OperationalError):
+                        continue
             time.sleep(self.pause())
 
     async def arun(self) -> None:
@@ -104,12 +116,12 @@ class Client:
             except OperationalError as exc:
                 self.failed(options["task_id"], exc)
             if (result := self.oldest()) is not None:
-                try:
-                    await result.aget(timeout=_PATIENCE, propagate=False)
-                except TimeoutError:
-                    tasks.ledger.write("late", result.id)
-                except OperationalError:
-                    continue
+                for seconds in self.waits(result):
+                    try:
+                        await result.aget(timeout=seconds, propagate=False)
+                        break
+                    except (TimeoutError, OperationalError):
+                        continue
             await asyncio.sleep(self.pause() * 8 * self.random.random())
 
 

@@ -22,6 +22,7 @@ from chervil.testing.soak.processes import MARK, Member, Members, leftovers, loo
 from chervil.testing.soak.trouble import Trouble
 from chervil.testing.soak.verdict import Judge, Verdict
 from chervil.wire.envelope import decode_head
+from chervil.worker.health import ask, socket_path
 
 if TYPE_CHECKING:
     from chervil.drivers.contracts import DeadLetter
@@ -105,7 +106,7 @@ class Soak:
         options = self._options
         env, proxy = self._environment()
         pool = options.pools[number % len(options.pools)]
-        name = f"node{number}"
+        name = f"node{number}-{self._mark[:6]}"
         command = ["-m", "chervil", "-A", f"{_MODULE}.tasks", "worker", "-n", f"{name}@soak"]
         command += ["-P", pool, "-c", str(options.concurrency), "--lease", str(options.lease)]
         return Member(name, command, env, options.directory, proxy)
@@ -134,7 +135,9 @@ class Soak:
             for client in self._clients:
                 client.terminate()
             for client in self._clients:
-                client.wait(_STOP_SECONDS)
+                if client.wait(_STOP_SECONDS) is None:
+                    members.surprises.append(f"{client.name} did not end")
+                    client.signal_group(signal.SIGKILL)
             Members(self._nodes, self._random).all_up()
             members.members = list(self._nodes)
             self._drain(members)
@@ -167,9 +170,16 @@ class Soak:
         end = time.monotonic() + self._options.drain
         while time.monotonic() < end:
             members.tend()
-            if not self._judge().expected() and not self._waiting():
+            done = not self._judge().expected() and not self._waiting()
+            if done and all(self._is_ready(node) for node in self._nodes):
                 return
             time.sleep(_LOOK_SECONDS)
+
+    def _is_ready(self, node: Member) -> bool:
+        try:
+            return ask(socket_path(f"{node.name}@soak"), "/ready", 5.0).ready
+        except OSError:
+            return False
 
     def _waiting(self) -> int:
         depth = self._app.broker.depths([self._queue]).get(self._queue)
