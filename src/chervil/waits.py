@@ -161,7 +161,7 @@ class Waits:
         listener = self._add(task_id, waiter)
         try:
             listener.watch(wanted, sent_here)
-            outcome = store.get(wanted).get(task_id)
+            outcome = _read(store, task_id)
             while True:
                 if outcome is not None and _told(outcome, on_news).status in READY_STATES:
                     return outcome
@@ -169,8 +169,9 @@ class Waits:
                 if left > 0 and waiter.lock.acquire(timeout=left):
                     outcome = _take(waiter, on_news)
                     continue
-                outcome = store.get(wanted).get(task_id)
-                if deadline is not None and time.monotonic() >= deadline:
+                over = deadline is not None and time.monotonic() >= deadline
+                outcome = _read(store, task_id, last=over)
+                if over:
                     if outcome is not None and outcome.status in READY_STATES:
                         return _told(outcome, on_news)
                     return None
@@ -381,6 +382,19 @@ class Waits:
             thread.join(timeout)
         if listener is not None:
             listener.close()
+
+
+def _read(store: ResultStore, task_id: str, *, last: bool = False) -> Outcome | None:
+    """What is stored; nothing while the store does not answer, unless it is the last time.
+
+    The listener's thread finds out too, and knows when to give up.
+    """
+    try:
+        return store.get((task_id,)).get(task_id)
+    except BackendError:
+        if last:
+            raise
+        return None
 
 
 def _told(outcome: Outcome, on_news: Callable[[Outcome], object] | None) -> Outcome:

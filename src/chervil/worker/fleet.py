@@ -1,7 +1,7 @@
-"""The two ways in which the hub has jobs run, behind one face.
+"""How the hub has jobs run, behind one face.
 
 :class:`Processes` puts them on the run queue of executor processes, and looks
-after those; :class:`Inline` runs them in the hub's own thread (``solo``).
+after those; ``inline.Inline`` runs them in the hub's own thread (``solo``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from chervil.drivers.contracts import Settlement
 from chervil.pools.channel import Channel
 from chervil.pools.frames import Kind, job_number, pack_report
 from chervil.pools.page import Page
-from chervil.pools.solo import Solo
 from chervil.worker.executor import Plan
 from chervil.worker.executors import Executors, Exit
 from chervil.worker.flight import Flight
@@ -31,6 +30,9 @@ logger = logging.getLogger("chervil.worker")
 _GRACE_SECONDS = 1.0
 #: Seconds that an executor which holds such a task gets to read its orders.
 _DEAF_SECONDS = 5.0
+#: Seconds that a cancelled task gets to clean up before its executor is ended.
+_CANCEL_SECONDS = 3.0
+_SEARCH_SECONDS = 0.01
 _AUDIT_SECONDS = 0.05
 #: How often in a row a job must be seen nowhere. One that was taken off the queue may be
 #: in a process that the machine does not let run, or in a thread that waits for the
@@ -61,6 +63,10 @@ class Fleet(Protocol):
         ...
 
     def dispatch(self, flight: Flight, frame: bytes) -> None: ...
+    def terminate(self, flight: Flight) -> None:
+        """End a job that was cancelled, with the signal it says; it may have ended already."""
+        ...
+
     def retire(self, index: int) -> None:
         """An executor takes no more jobs: have another take its place."""
         ...
@@ -84,6 +90,21 @@ class Fleet(Protocol):
         """How many executors should be there and are not."""
         ...
 
+    def running(self) -> dict[int, tuple[int, float]]:
+        """Jobs that run: number -> process id, monotonic time it began. From any thread."""
+        ...
+
+    def resize(self, change: int) -> int:
+        """More or fewer executors; how many slots there are then.
+
+        :raises OperationalError: that cannot be.
+        """
+        ...
+
+    def replace(self) -> None:
+        """Have other executors take the place of all there are."""
+        ...
+
     def kill(self) -> None:
         """End all executors at once; what they reported before can still be read."""
         ...
@@ -95,65 +116,6 @@ class Fleet(Protocol):
     def close(self) -> None:
         """End everything at once."""
         ...
-
-
-class Inline:
-    """Runs jobs in the hub's thread."""
-
-    slots = 1
-
-    def __init__(self, solo: Solo) -> None:
-        self._solo = solo
-        self.endings: list[tuple[Flight, Settlement]] = []
-
-    def start(self) -> None:
-        pass
-
-    def descriptors(self) -> list[int]:
-        return []
-
-    def busy(self) -> bool:
-        return self._solo.waiting > 0
-
-    def full(self) -> bool:
-        return False
-
-    def dispatch(self, flight: Flight, frame: bytes) -> None:
-        self._solo.limit(flight.number, flight.soft_limit, flight.hard_limit)
-        self._solo.put(frame)
-
-    def retire(self, index: int) -> None:
-        pass
-
-    def put_again(self, frame: bytes) -> None:
-        self._solo.put_again(frame)
-
-    def reports(self) -> list[bytes]:
-        return self._solo.reports()
-
-    def take_back(self) -> list[bytes]:
-        return self._solo.take_back()
-
-    def tend(self, now: float) -> None:
-        pass
-
-    def next(self) -> float | None:
-        return None
-
-    def pids(self) -> list[int]:
-        return []
-
-    def missing(self) -> int:
-        return 0
-
-    def kill(self) -> None:
-        pass
-
-    def leave(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._solo.close()
 
 
 class Processes:
@@ -180,6 +142,9 @@ class Processes:
         self._restart_at: float | None = None
         #: Jobs whose time is over but whose slot is still taken: number -> (index, until).
         self._overdue: dict[int, tuple[int, float]] = {}
+        #: Jobs that were cancelled and may have to be found first.
+        self._cancelled: dict[int, Flight] = {}
+        self._terminate_at: float | None = None
         self.endings: list[tuple[Flight, Settlement]] = []
         #: Reports that a dead executor can no more send itself.
         self._late_reports: list[bytes] = []
@@ -197,11 +162,30 @@ class Processes:
         return False
 
     def pids(self) -> list[int]:
-        return [executor.pid for executor in self._executors.alive.values() if executor.pid]
+        return [executor.pid for executor in list(self._executors.alive.values()) if executor.pid]
 
     def missing(self) -> int:
         there = [e for e in list(self._executors.alive.values()) if e.pid and not e.retired]
         return max(0, self._executors.count - len(there))
+
+    def running(self) -> dict[int, tuple[int, float]]:
+        found = {}
+        for index, executor in list(self._executors.alive.items()):
+            for number, (_, began, _) in self._page.running(index).items():
+                if began > 0:
+                    found[number] = executor.pid, began
+        return found
+
+    def resize(self, change: int) -> int:
+        self._executors.resize(change)
+        self._restart_at = self._executors.restart(monotonic())
+        self.slots = self._executors.slots
+        return self.slots
+
+    def replace(self) -> None:
+        for index in list(self._executors.alive):
+            self._executors.retire(index)
+        self._restart_at = self._executors.restart(monotonic())
 
     def full(self) -> bool:
         return bool(self._backlog)
@@ -211,6 +195,10 @@ class Processes:
             flight.watched = True
             self._limits.watch(flight)
         self.put_again(self._channel.pack(frame))
+
+    def terminate(self, flight: Flight) -> None:
+        self._cancelled[flight.number] = flight
+        self._terminate_at = monotonic()
 
     def retire(self, index: int) -> None:
         if index in self._executors.alive:
@@ -236,7 +224,7 @@ class Processes:
         return frames
 
     def next(self) -> float | None:
-        times = [self._limits.next(), self._audit_at, self._restart_at]
+        times = [self._limits.next(), self._audit_at, self._restart_at, self._terminate_at]
         times += [until for _, until in self._overdue.values()]
         return min((time for time in times if time is not None), default=None)
 
@@ -244,6 +232,8 @@ class Processes:
         self._limits.check(now)
         if self._audit_at is not None and self._audit_at <= now:
             self._audit(now)
+        if self._terminate_at is not None and self._terminate_at <= now:
+            self._terminate(now)
         if self._overdue:
             self._end_overdue(now)
         if self._restart_at is not None and self._restart_at <= now:
@@ -283,7 +273,9 @@ class Processes:
         flight = self._flights.get(number)
         if flight is None:
             return
-        if flight.ended_by == "time":
+        if flight.signum:
+            settlement = self._settling.revoked(flight)
+        elif flight.ended_by == "time":
             settlement = self._settling.timed_out(flight)
         else:
             settlement = self._settling.died(flight, how)
@@ -358,6 +350,24 @@ class Processes:
             begun = {number for number, (_, began, _) in running if began > 0}
             if begun <= numbers or self._executors.deaf_for(index, now) > _DEAF_SECONDS:
                 self._executors.kill(index, signal.SIGKILL)
+
+    # --- cancelled jobs
+
+    def _terminate(self, now: float) -> None:
+        """Interrupt what was cancelled; who does not end by himself is ended."""
+        self._terminate_at = None
+        for number, flight in list(self._cancelled.items()):
+            if number not in self._flights:
+                del self._cancelled[number]
+                continue
+            place = self._find(number)
+            if place is None:  # taken from the queue and not yet entered in the page
+                self._terminate_at = now + _SEARCH_SECONDS
+                continue
+            del self._cancelled[number]
+            self._executors.terminate(place[0], place[1], number, flight.signum)
+            if flight.signum != signal.SIGUSR1:
+                self._overdue[number] = place[0], now + _CANCEL_SECONDS
 
     # --- ends
 

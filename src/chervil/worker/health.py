@@ -37,7 +37,7 @@ STUCK_SECONDS = 30.0
 _ASK_SECONDS = 1.0
 
 
-class State(msgspec.Struct):
+class Health(msgspec.Struct):
     """The answer."""
 
     node: str
@@ -83,6 +83,14 @@ class Pulse:
             found.append(f"{count} executors are missing")
         return found
 
+    def health(self, hostname: str, *, stopping: bool) -> Health:
+        """What is answered."""
+        stuck, missing = self.stuck(), self.missing()
+        if stopping:
+            missing.append("it is stopping")
+        live = not stuck
+        return Health(hostname, os.getpid(), live, live and not missing, stuck + missing)
+
 
 def socket_path(hostname: str) -> str:
     """Where a node of this name, of this user, on this machine answers."""
@@ -122,7 +130,7 @@ class Responder:
     :raises ImproperlyConfigured: nobody can listen on that address.
     """
 
-    def __init__(self, hostname: str, look: Callable[[], State], address: str = "") -> None:
+    def __init__(self, hostname: str, look: Callable[[], Health], address: str = "") -> None:
         self._hostname = hostname
         self._look = look
         self._listening: list[socket.socket] = []
@@ -240,7 +248,7 @@ class Responder:
             )
 
 
-def ask(path: str, question: str, timeout: float) -> State:
+def ask(path: str, question: str, timeout: float) -> Health:
     """How the node is that answers on this Unix socket.
 
     :param question: ``/live`` or ``/ready``.
@@ -256,7 +264,7 @@ def ask(path: str, question: str, timeout: float) -> State:
             answer += data
     body = answer.partition(b"\r\n\r\n")[2]
     try:
-        return msgspec.json.decode(body, type=State)
+        return msgspec.json.decode(body, type=Health)
     except msgspec.DecodeError as exc:
         raise ConnectionError(f"the answer of {path} cannot be read: {exc}") from exc
 

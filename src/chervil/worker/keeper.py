@@ -1,7 +1,8 @@
 """The thread that keeps the node's claims its own, whatever the hub is at.
 
-It renews the lease, takes back the claims of consumers that died, and deletes
-expired results. It does so under a lock, which the hub takes when it forks.
+It renews the lease, takes back the claims of consumers that died, deletes
+expired results, and looks whether the hub gets on. It does so under a lock, which
+the hub takes when it forks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _RECOVER_SECONDS = 1.0
 #: replaced at once.
 _RENEW_AGAIN_SECONDS = 0.1
 _EXPIRE_SECONDS = 30.0
+#: The same trouble is logged again after so many seconds.
+_REPEAT_SECONDS = 30.0
 
 
 class Keeper:
@@ -27,6 +30,7 @@ class Keeper:
 
     :param lease: seconds; renewed three times in each.
     :param on_lost: called in this thread when the lease was lost.
+    :param look: called in this thread about once a second.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Keeper:
         store: ResultStore,
         lease: float,
         on_lost: Callable[[], None],
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = consumer
         self._store = store
@@ -43,6 +48,9 @@ class Keeper:
         self._renewed = True
         #: Monotonic seconds at which the loop came round last.
         self.beat = monotonic()
+        self._look = look
+        #: What was logged, and when: a broker that is away says the same every second.
+        self._said: dict[str, float] = {}
         self._stop = threading.Event()
         #: Held while this thread is at work.
         self.lock = threading.Lock()
@@ -82,6 +90,7 @@ class Keeper:
                     recover = now + _RECOVER_SECONDS
                     self._try(self._recover)
                     self._try(self._consumer.tend)
+                    self._try(self._look)
                 if now >= expire:
                     expire = now + _EXPIRE_SECONDS
                     self._try(self._expire)
@@ -90,15 +99,15 @@ class Keeper:
 
     def _renew(self) -> bool:
         """False when the lease was lost."""
-        before, self._renewed = self._renewed, False
         try:
             self._consumer.renew()
         except LeaseLost:
+            self._renewed = False
             self._on_lost()
             return False
         except OperationalError as exc:
-            if before:
-                logger.warning("The lease could not be renewed (tried again soon): %s", exc)
+            self._renewed = False
+            self._say(f"The lease could not be renewed (tried again soon): {exc}")
         else:
             self._renewed = True
         return True
@@ -107,7 +116,14 @@ class Keeper:
         try:
             work()
         except OperationalError as exc:
-            logger.warning("%s", exc)
+            self._say(str(exc))
+
+    def _say(self, text: str) -> None:
+        now = monotonic()
+        self._said = {t: at for t, at in self._said.items() if now - at < _REPEAT_SECONDS}
+        if text not in self._said:
+            logger.warning("%s", text)
+            self._said[text] = now
 
     def _recover(self) -> None:
         count = self._consumer.recover()

@@ -4,7 +4,8 @@
 --   P<list>                    list    envelopes; pushed on the left, served from the right
 --   P_chervil.queues           hash    queue -> Unix ms until which one of us serves it
 --   P_chervil.consumers        hash    consumer -> number of its present connection
---   P_chervil.lease.<consumer> string  node name; expires when it is not renewed
+--   P_chervil.lease.<consumer> string  node name and its queues, one a line; expires when
+--                                      it is not renewed
 --   P_chervil.claims.<consumer> hash   "<number>:<deliveries>:<list>" -> envelope
 --   P_chervil.delayed.<queue>  zset    score: Unix time when due; see delayed_member
 --   P_chervil.revoked          zset    task id, score: Unix time until which it counts
@@ -20,13 +21,36 @@
 -- puts a message back, so the count survives there too and never outlives its message.
 --
 -- Nothing is removed before its copy is stored: a script that the server stops half-way
--- (out of memory) leaves messages twice, never not at all.
+-- leaves messages twice, never not at all.
 
 local P = ARGV[1]
+
+-- As kombu says it of what comes back: "redelivered" in the delivery_info, which is in the
+-- properties, the last value of an envelope.
+local function redelivered(envelope)
+  local found, stop
+  repeat
+    found = stop
+    stop = select(2, string.find(envelope, '"delivery_info": ?{', (found or 0) + 1))
+  until not stop
+  if not found then
+    return envelope
+  end
+  local info, rest = string.match(envelope, '^([^}]*)(.*)$', found + 1)
+  local said
+  info, said = string.gsub(info, '("redelivered": ?)%a+', '%1true')
+  if said == 0 then
+    info = '"redelivered":true' .. (string.find(info, '%S') and ',' or '') .. info
+  end
+  return string.sub(envelope, 1, found) .. info .. rest
+end
 
 local function marked(envelope, deliveries, since)
   if string.byte(envelope) ~= 123 then -- no JSON object: nobody can run it anyway
     return envelope
+  end
+  if deliveries > 0 then
+    envelope = redelivered(envelope)
   end
   return string.format('{"chervil":[%d,%d],', deliveries, since) .. string.sub(envelope, 2)
 end

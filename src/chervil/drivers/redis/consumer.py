@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from chervil.drivers.redis import outcomes
 from chervil.drivers.redis.link import Argument, Link, Refused
 from chervil.drivers.redis.scripts import load
 from chervil.drivers.redis.sending import groups, parts
+from chervil.drivers.redis.trouble import says
 from chervil.drivers.redis.waking import Ear
 from chervil.exceptions import BrokerUnavailable, DecodeError, LeaseLost, OperationalError
 from chervil.wire.envelope import decode_head
@@ -21,15 +23,19 @@ if TYPE_CHECKING:
     from chervil.drivers.redis.broker import RedisBroker
     from chervil.wire.message import Message, Outcome
 
+logger = logging.getLogger("chervil.redis")
 _ATTACH = load("attach.lua")
 _EXCHANGE = load("exchange.lua")
+_DRAIN = load("drain.lua")
 _LOOK = load("look.lua")
 
 #: Claims in one exchange; others of the server's clients wait as long.
 _MOST: Final = 1000
 #: Seconds between looks without being told, in case that something was lost on the way.
 _LOOK_AGAIN: Final = 5.0
-#: The same where the server cannot tell.
+#: What the server tells may arrive so many seconds after what is seen.
+_GRACE: Final = 0.1
+#: Seconds between looks where the server cannot tell.
 _POLL: Final = 0.5
 
 
@@ -94,6 +100,7 @@ class RedisConsumer:
         self._names = names = broker.names
         self._queues = list(dict.fromkeys(queue.name for queue in queues))
         self._node = node
+        self._location = broker.location.named(node)
         self._lease = lease
         self._id = uuid.uuid4().hex
         #: Counts connections, so that what an old one still brings to the server is void.
@@ -112,6 +119,8 @@ class RedisConsumer:
         self._armed = False
         self._looked = 0.0
         self._tracked = True
+        #: Its memory was full the last time.
+        self._full = False
         self._closed = False
         self._pid = os.getpid()
         self._link: Link | None = None
@@ -138,9 +147,9 @@ class RedisConsumer:
     def _connect(self) -> Link:
         """Begin, or come back: find out what the server says that we hold."""
         new = self._connection == 0
-        link = Link(self._broker.location, BrokerUnavailable)
+        link = Link(self._location, BrokerUnavailable)
         try:
-            self._tracked = self._ear.listen(self._broker.location, link)
+            self._tracked = self._ear.listen(link)
             self._connection += 1
             answer = link.script(_ATTACH, (), *self._attachment(self._connection, 1 if new else 0))
             if answer is None:
@@ -227,8 +236,8 @@ class RedisConsumer:
         self._number += limit
         self._ear.drain()  # it says nothing that we shall not see
         try:
-            answer = link.script(
-                _EXCHANGE,
+            answer = self._carry_out(
+                link,
                 self._turns[turn],
                 names.prefix,
                 self._id,
@@ -252,6 +261,25 @@ class RedisConsumer:
         if answer is None:
             raise self._lost()
         return self._understand(link, answer, now)
+
+    def _carry_out(self, link: Link, keys: Sequence[Argument], *arguments: Argument) -> Any:
+        """An exchange; where memory is full, messages must go for there to be room again."""
+        try:
+            answer = link.script(_EXCHANGE, keys, *arguments)
+        except Refused as exc:
+            if not says(str(exc), "OOM"):
+                raise
+            answer = link.script(_DRAIN, keys, *arguments)
+            if not self._full:
+                self._full = True
+                logger.warning(
+                    "Redis at %s is out of memory (maxmemory) and takes no new messages; this "
+                    "node works off those that are there",
+                    link.location.name,
+                )
+        else:
+            self._full = False
+        return answer
 
     def _understand(self, link: Link, answer: Any, now: float) -> list[Delivery]:
         nothing_left, due, revocations = answer[:3]
@@ -303,6 +331,9 @@ class RedisConsumer:
         link = self._link
         if link is None or not link.open or (self._tracked and not self._ear.connected):
             return True  # the exchange connects again, or says what is wrong
+        if not heard and link.has_ended():
+            link.close()
+            return True
         try:
             if heard:
                 # It tells once: ask it to tell again, and go on without waiting for that.
@@ -310,7 +341,15 @@ class RedisConsumer:
                 link.defer("EXISTS", *self._turns[0])
                 return True
             late = clock.monotonic() - self._looked > _LOOK_AGAIN
-            if (not self._armed or late) and self._look(link):
+            armed = self._armed
+            if (not armed or late) and self._look(link):
+                if armed and not self._ear.hears(_GRACE):
+                    logger.warning(
+                        "Redis at %s did not tell of new messages: the connection on which it "
+                        "should have is replaced",
+                        link.location.name,
+                    )
+                    self._ear.hang_up()  # the exchange connects anew
                 return True
         except (OperationalError, Refused):
             return True  # the exchange says what is wrong

@@ -93,12 +93,18 @@ class RedisListener:
     def _wait_for(self, goal: int, link: Link) -> None:
         """Until that many subscriptions are in force, so that nothing is missed after."""
         deadline = time.monotonic() + self._timeout
+        hung = False
         while self._confirmed < goal and self._link is link and not self._closed:
             left = deadline - time.monotonic()
+            if left <= 0 and not hung:  # it may be half open: whoever reads connects again
+                hung = True
+                deadline += self._timeout
+                link.hang_up()
+                continue
             if left <= 0:
                 raise BackendError(
                     f"Redis at {self._location.name} has not confirmed a subscription within "
-                    f"{self._timeout:g} s"
+                    f"{2 * self._timeout:g} s"
                 )
             if self._reading.acquire(blocking=False):
                 try:

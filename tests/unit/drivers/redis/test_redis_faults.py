@@ -265,53 +265,34 @@ def test_servers_that_are_not_there(tmp_path: Path, opened: Opened) -> None:
             store.listener("me")
 
 
-def test_databases_that_are_not_there(serve: Serve, opened: Opened) -> None:
-    with pytest.raises(BrokerUnavailable, match="no database of that number"):
-        opened(serve().url + "?db=99").publish([make_message("q")])
-
-
-def test_a_full_server_loses_nothing(serve: Serve, opened: Opened) -> None:
+def test_a_full_server_loses_nothing_and_lets_nodes_make_room(serve: Serve, opened: Opened) -> None:
     server = serve()
     broker = opened(server.url)
-    messages = [make_message("q") for _ in range(4)]
+    messages = [make_message("q") for _ in range(8)]
     broker.publish(messages)
     consumer = broker.consumer(QUEUE, "n")
-    one, two = claim(consumer, 2)
+    found = claim(consumer, 2)
     server.call("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(BrokerUnavailable, match="out of memory"):
         broker.publish([make_message("q")])
+    found += claim(consumer, 4)
+    one, two, three, four, five, _ = found
     outcome = Outcome(id_of(one), "SUCCESS", b'{"status":"SUCCESS"}')
-    for settlements in (
-        [],
-        [Settlement(one, outcome=outcome)],
-        [Settlement(one, publish=[make_message("q")])],
-        [Settlement(one, Action.REQUEUE)],
-        [Settlement(one, Action.DEAD)],
-        [Settlement(one, Action.DEFER, until=time.time() + 60)],
+    for settlement in (
+        Settlement(one, outcome=outcome),
+        Settlement(two, publish=[make_message("q")]),
+        Settlement(three, Action.REQUEUE),
+        Settlement(four, Action.DEAD),
+        Settlement(five, Action.DEFER, until=time.time() + 60),
     ):
-        with pytest.raises(BrokerUnavailable, match="out of memory"):
-            consumer.exchange(settlements, 10)
-    server.call("CONFIG", "SET", "maxmemory", "0")
+        consumer.exchange([settlement], 0)
     depth = broker.depths(["q"])["q"]
-    assert (depth.ready, depth.claimed, depth.dead, depth.delayed) == (2, 2, 0, 0)
-    rest = claim(consumer, 2)
-    assert ids_of([one, two, *rest]) == [message.id for message in messages]
-    consumer.exchange([Settlement(one, outcome=outcome)], 0)
+    assert (depth.ready, depth.claimed, depth.dead, depth.delayed) == (4, 1, 1, 1)
+    assert server.call("GET", f"celery-task-meta-{id_of(one)}") == outcome.payload
+    assert ids_of(found) == [message.id for message in messages[:6]]
     consumer.close()
-
-
-def test_replicas_are_told_from_primaries(serve: Serve, opened: Opened) -> None:
-    server = serve()
-    server.call("REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(BrokerUnavailable, match="read-only replica"):
-        opened(server.url).publish([make_message("q")])
-
-
-def test_clusters_are_refused(serve: Serve, opened: Opened) -> None:
-    # A member of a cluster has no Unix socket only, but it says what it is on any.
-    server = serve("--cluster-enabled", "yes", "--port", "0")
-    with pytest.raises(ImproperlyConfigured, match="is a cluster"):
-        opened(server.url).publish([make_message("q")])
+    depth = broker.depths(["q"])["q"]
+    assert (depth.ready, depth.claimed) == (5, 0)
 
 
 def test_without_tracking_it_looks_twice_a_second(serve: Serve, opened: Opened) -> None:
