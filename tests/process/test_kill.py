@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,25 @@ def test_executors_do_not_outlive_a_hub_whose_fork_server_has_gone(
     os.kill(node.pid, signal.SIGCONT)
     assert node.wait() == 1
     assert not node.tree.pids() & children
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends them")
+def test_executors_end_in_the_middle_of_a_task_when_fork_server_and_hub_are_gone(
+    start: Any, tmp_path: Path
+) -> None:
+    """Neither was left to end them, and a task does not look at the run queue."""
+    node = start()
+    result, started, go = hold(tmp_path)
+    wait_until(lambda: lines(started), WAIT)
+    server, children = fork_server(node), executors(node)
+    os.killpg(node.pid, signal.SIGSTOP)
+    kill({server})
+    kill({node.pid})
+    node.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(node.pid, signal.SIGCONT)
+    wait_until(lambda: not node.tree.pids() & children, WAIT, "the executors end")
+    start()
+    wait_until(lambda: len(lines(started)) == 2, WAIT, "the task runs again")
+    go.touch()
+    assert result.get(timeout=WAIT)
