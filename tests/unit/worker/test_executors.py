@@ -89,12 +89,12 @@ def test_an_executor_that_the_fork_server_could_not_tell_of(
         wait_until(lambda: lines(tmp_path / "slow") if slow else pids(tmp_path))
         os._exit(1)
 
-    def becomes(self: Any, index: int, control: Any) -> None:
+    def becomes(self: Any, *arguments: Any) -> None:
         if slow:
             with (tmp_path / "slow").open("a") as file:
                 file.write(f"{os.getpid()}\n")
             time.sleep(0.3)
-        become(self, index, control)
+        become(self, *arguments)
 
     monkeypatch.setattr(server, "_tell", dies)
     monkeypatch.setattr(server, "_become_executor", becomes)
