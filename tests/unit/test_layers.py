@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "chervil"
 #: circle); a module or package imports from its own line and from those above.
 LAYERS: list[set[str]] = [
     {"exceptions", "states", "signals", "clock", "backoff", "ids", "identity"},
-    {"wire"},
+    {"wire", "schedules"},
     {"drivers"},
     {"settings", "routing", "options", "configuration"},
     {"context"},
