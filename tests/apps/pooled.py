@@ -173,6 +173,16 @@ def holds(started: str, go: str) -> int:
     return os.getpid()
 
 
+@app.task
+async def aholds(started: str, go: str, load: str) -> int:
+    """The same as a coroutine; ``load`` makes its message large."""
+    with open(started, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not os.path.exists(go):
+        await asyncio.sleep(0.1)
+    return len(load)
+
+
 @app.task(max_deliveries=2)
 def kills_its_executor(started: str) -> None:
     with open(started, "a") as file:

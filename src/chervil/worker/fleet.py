@@ -228,6 +228,10 @@ class Processes:
         if self._restart_at is not None and self._restart_at <= now:
             self._restart_at = self._executors.restart(now)
 
+    def room_fileno(self) -> int:
+        """Writable when the run queue is nearly empty."""
+        return self._channel.room_fileno
+
     def exits_fileno(self) -> int:
         """Readable when :meth:`exits` has something to tell."""
         return self._executors.fileno()

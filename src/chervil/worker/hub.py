@@ -299,16 +299,19 @@ class Hub:
     # --- waiting
 
     def _watch(self) -> None:
-        """Two sets to wait on: without the broker while there is no room for more."""
-        self._all, self._inner = select.poll(), select.poll()
+        """Sets to wait on: without the broker while there is no room for more, and with
+        the run queue while that is full."""
+        self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
         for descriptor in (*self._fleet.descriptors(), self._wakeup):
-            self._all.register(descriptor, select.POLLIN)
-            self._inner.register(descriptor, select.POLLIN)
+            for poller in (self._all, self._inner, self._full):
+                poller.register(descriptor, select.POLLIN)
         self._all.register(self._consumer.fileno(), select.POLLIN)
+        if isinstance(self._fleet, Processes):
+            self._full.register(self._fleet.room_fileno(), select.POLLOUT)
 
     def _wait(self, now: float, room: int, blocked: bool) -> None:
         listening = room > 0 and not blocked
-        poller = self._all if listening else self._inner
+        poller = self._all if listening else self._full if self._fleet.full() else self._inner
         until = now + _SAFETY_SECONDS
         due = self._consumer.next_due() if listening else None
         if due is not None:
