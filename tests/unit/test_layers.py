@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     {"signatures", "models", "messages"},
     {"publish", "groupcommit"},
     {"connections"},
+    {"beat"},
     {"canvas"},
     {"registry"},
     {"coroutines"},
@@ -36,6 +37,7 @@ LAYERS: list[set[str]] = [
     {"eager"},
     {"calls"},
     {"task", "taskoptions", "retries"},
+    {"periodic"},
     {"app", "decorators", "shared"},
     {"proxies"},
     {""},  # chervil/__init__.py: the public names
