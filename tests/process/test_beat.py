@@ -191,12 +191,11 @@ def test_beats_killed_and_frozen_at_random_moments(start: Any, app: Chervil) -> 
 
 
 @pytest.mark.requires_server("redis")
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
 def test_a_coordinator_elsewhere_sends_at_least_once(
-    start: Any, tmp_path: Path, server_url: Callable[[str], str], app: Chervil, url: str
+    start: Any, tmp_path: Path, app: Chervil
 ) -> None:
     """Between storing and sending a beat may die: the same id is sent again."""
-    if not url.startswith("redis"):
-        pytest.skip("the broker is to be another store than the coordinator")
     elsewhere = f"sqlite:///{tmp_path}/state.db"
     app.conf.coordinator_url = elsewhere
     for _ in range(4):

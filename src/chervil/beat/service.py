@@ -89,7 +89,7 @@ class Service:
     def run(self, embedded: bool = False) -> None:
         """Serve until told to stop.
 
-        :param embedded: as a part of a worker, whose signals are its own.
+        :param embedded: it is the beat of a worker.
         :raises ImproperlyConfigured: an entry is wrong, or there is no coordinator.
         """
         app = self.app
@@ -101,7 +101,7 @@ class Service:
             app.finalize()
             self.scheduler.setup_schedule()  # what is wrong in the code shows at once
             app.coordinator  # noqa: B018
-            with self._handling_signals(embedded):
+            with self._handling_signals():
                 while not self._stopping.is_set():
                     self._try_to_serve()
             logger.info("beat has stopped")
@@ -186,8 +186,8 @@ class Service:
     # --- signals
 
     @contextlib.contextmanager
-    def _handling_signals(self, embedded: bool) -> Iterator[None]:
-        if embedded or threading.current_thread() is not threading.main_thread():
+    def _handling_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
