@@ -145,7 +145,7 @@ class Book:
             state = entry.state
             if state.paused:
                 state.paused, state.waiting = False, False
-                state.due = entry.rule.from_now(state.last, clock.now())
+                state.due = entry.rule.from_now(state.last or state.due, clock.now())
 
         return self._change(name, change)
 

@@ -69,12 +69,15 @@ class Rule:
         return None
 
     def from_now(self, last: float | None, now: float) -> float | None:
-        """The first due time later than now, of an entry that was last due at ``last``."""
+        """The first due time later than now.
+
+        :param last: a due time of the entry, from which an interval is counted.
+        """
         if last is None or self.start is not None:
             return self.first(now)
-        if self.every is not None and last < now:
+        if self.every is not None:
             return self.after(self._on_grid(last, now))
-        return self.after(max(last, now) if self.every is None else last)
+        return self.after(max(last, now))
 
     def latest(self, due: float, until: float) -> float:
         """The last due time up to ``until``, from the due time ``due`` on."""
