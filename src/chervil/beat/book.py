@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chervil import clock
+from chervil.beat.backfill import Missing, past, send
 from chervil.beat.entries import FIELDS, ScheduleEntry
 from chervil.beat.sending import book_of, build
 from chervil.beat.sources import in_code
@@ -168,6 +169,39 @@ class Book:
         run = Run(now, now, messages[0].id, BY_HAND)
         self.note(name, [run])
         return run.task_id
+
+    def backfill(
+        self,
+        name: str,
+        start: Any,
+        end: Any = None,
+        *,
+        dry_run: bool = True,
+        again: bool = False,
+    ) -> Sequence[Missing]:
+        """Send what was due in a past range and was not sent.
+
+        What was sent is known from the entry's history and from the results that are kept.
+
+        :param start: a ``datetime`` (naive: in the entry's zone), ISO text or Unix time.
+        :param end: the same; None: now.
+        :param dry_run: only say what would be sent.
+        :param again: also what was sent; under new task ids.
+        :returns: the due times that are, or would be, sent.
+        """
+        entry = self.get(name)
+        first = entry.time("start", start)
+        last = clock.now() if end is None else entry.time("end", end)
+        if first is None or last is None or last < first:
+            raise ImproperlyConfigured(f"backfill of {name!r}: give a start that is before the end")
+        chosen = [
+            msgspec.structs.replace(item, task_id=new_id()) if item.done else item
+            for item in past(self._app, entry, first, last)
+            if again or not item.done
+        ]
+        if not dry_run and chosen:
+            self.note(name, send(self._app, entry, chosen))
+        return chosen
 
     def note(self, name: str, runs: Sequence[Run]) -> None:
         """Add runs to the history of an entry."""

@@ -89,7 +89,7 @@ class ScheduleEntry:
         check(self.options, f"the periodic task {self.name!r}")
         self.tz = zone(tz) if tz is not None else None
         self.schedule = self._schedule(schedule, relative)
-        self.start, self.end = self._time("start", start), self._time("end", end)
+        self.start, self.end = self.time("start", start), self.time("end", end)
         if self.start is not None and self.end is not None and self.end < self.start:
             raise self._wrong("end", end, "after start")
         self.jitter = self._seconds("jitter", jitter) or 0.0
@@ -153,7 +153,12 @@ class ScheduleEntry:
             raise self._wrong(field, value, "seconds or a timedelta, not negative")
         return float(value)
 
-    def _time(self, field: str, value: Any) -> float | None:
+    def time(self, field: str, value: Any) -> float | None:
+        """A time in one of the forms that entries take, as Unix time.
+
+        :param field: for the message.
+        :raises ImproperlyConfigured: it is in another form.
+        """
         expected = "a datetime, ISO 8601 text or Unix time"
         if isinstance(value, str):
             try:

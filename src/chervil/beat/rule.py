@@ -109,7 +109,7 @@ class Rule:
     def _on_grid(self, due: float, until: float) -> float:
         """The last of the regular steps from ``due`` that is not later than ``until``."""
         assert self.every is not None
-        steps = math.floor((until - due) / self.every + 1e-9)
+        steps = math.floor((until - due + _TICK / 2) / self.every)
         return (moment(due) + steps * dt.timedelta(seconds=self.every)).timestamp()
 
     def _allowed(self, due: float) -> float | None:
