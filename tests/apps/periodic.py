@@ -18,7 +18,8 @@ def mark(number: int) -> int:
     path = os.environ.get("PERIODIC_LEDGER")
     if path:
         with open(path, "a") as file:
-            file.write(f"{mark.request.id} {number}\n")
+            request = mark.request
+            file.write(f"{request.id} {request.periodic_task_name} {request.periodic_due}\n")
     return number
 
 

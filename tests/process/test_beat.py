@@ -214,9 +214,25 @@ def test_a_worker_has_a_beat_of_its_own(start: Any, app: Chervil, tmp_path: Path
     worker = start("worker", "-B", "-c", "1", "--lease", "2", PERIODIC_LEDGER=str(ledger))
     wait_until(lambda: len(lines(ledger)) >= 20, WAIT, "its tasks run")
     assert worker.stop() == 0
-    ran = [line.split()[0] for line in lines(ledger)]
-    assert len(ran) == len(set(ran))
+    ran = [line.split() for line in lines(ledger)]
+    assert len(ran) == len({task_id for task_id, _, _ in ran})
+    for task_id, name, due in ran:
+        assert task_id == firing_id(BOOK, name, dt.datetime.fromisoformat(due).timestamp())
     assert leader_pid(app) == 0
+
+
+def test_changes_at_run_time_are_noticed_at_once(start: Any, app: Chervil) -> None:
+    beat = start("beat", "--lease", "3600")  # which renews, and looks, every 20 minutes
+    app.schedule.add("new", 0.05, "tests.apps.periodic.mark", args=[1])
+    wait_until(lambda: app.schedule.get("new").state.count > 3, WAIT, "it is sent")
+    app.schedule.pause("new")
+    count = app.schedule.get("new").state.count
+    wait_for_rounds(app, 5)
+    assert app.schedule.get("new").state.count == count
+    app.schedule.remove("new")
+    wait_for_rounds(app, 5)
+    assert beat.stop() == 0
+    assert "Traceback" not in beat.log()
 
 
 def test_a_beat_dies_with_its_worker(start: Any, app: Chervil) -> None:
