@@ -236,15 +236,22 @@ class Scheduler:
         """Decide what becomes of entries whose time has come, and send that."""
         going, unknown = self._going([entry for entry in entries if entry.overlap != "allow"])
         plans: list[_Plan] = []
+        size = 0
         for entry in entries:
-            plan = None if entry in unknown else self._plan(entry, now, going.get(entry.name))
+            try:
+                plan = None if entry in unknown else self._plan(entry, now, going.get(entry.name))
+            except Exception:  # of a calendar's or schedule's own code
+                logger.exception("Periodic task %s: what is due cannot be told", entry.name)
+                self._push(entry, now + _LONGEST)
+                continue
             if plan is None:
                 self._push(entry, now + _LOOK)
-            else:
-                plans.append(plan)
-            if sum(len(plan.messages) for plan in plans[-1:]) > _AT_ONCE // 5:
+                continue
+            plans.append(plan)
+            size += len(plan.messages)
+            if size >= _AT_ONCE:
                 self._fire(plans)
-                plans = []
+                plans, size = [], 0
         self._fire(plans)
 
     def _going(

@@ -193,7 +193,11 @@ _option = click.option
 @_option("-B", "--beat", is_flag=True, help="Also send periodic tasks, as 'chervil beat' does.")
 @_option("--scheduler", metavar="CLASS", help="With -B: class of the scheduler, 'module:name'.")
 @_ignored(
-    "-s", "--schedule", "--schedule-filename", metavar="FILE", why="the state is in the coordinator."
+    "-s",
+    "--schedule",
+    "--schedule-filename",
+    metavar="FILE",
+    why="the state is in the coordinator.",
 )
 @pass_session
 def command(session: Session, /, **options: Any) -> None:

@@ -228,6 +228,30 @@ def test_what_cannot_be_sent_does_not_stop_others(app: Chervil, hands: ManualClo
     assert names(app) == ["good"]
 
 
+def test_a_calendar_that_fails_does_not_stop_others(app: Chervil, hands: ManualClock) -> None:
+    def check(due: Any) -> bool:
+        if hands.now() > BEGIN:
+            raise ValueError("oh")
+        return False
+
+    app.add_periodic_task(10, app.tasks["work"], name="bad", exclude=check)
+    app.add_periodic_task(10, app.tasks["work"], name="good")
+    scheduler = leading(app)
+    for _ in range(2):
+        turn(scheduler, hands, 10)
+    assert names(app) == ["good", "good"]
+
+
+def test_many_in_one_turn(app: Chervil, hands: ManualClock) -> None:
+    for number in range(700):
+        app.add_periodic_task(10, app.tasks["work"], name=f"{number}", missed="all")
+    scheduler = leading(app)
+    hands.advance(30)
+    while scheduler.tick() == 0:
+        pass
+    assert app.broker.depths(["celery"])["celery"].ready == 2100
+
+
 def test_history_is_bounded(app: Chervil, hands: ManualClock) -> None:
     app.conf.beat_history = 3
     app.add_periodic_task(1, app.tasks["work"], name="one")

@@ -187,13 +187,16 @@ class SqliteCoordinator:
             else "DELETE FROM coordinator_watches WHERE tbl = ? AND name = ?"
         )
 
-        def work(link: Link) -> None:
+        def work(link: Link) -> list[str]:
             link.execute(query, (table, name))
             rows = link.execute("SELECT name FROM coordinator_watches").fetchall()
-            gone = [row for row in rows if row[0] != name and self._broker.places.is_dead(row[0])]
+            gone = [row for row in rows if row[0] != name and places.is_dead(row[0])]
             link.executemany("DELETE FROM coordinator_watches WHERE name = ?", gone)
+            return [row[0] for row in gone]
 
-        self._write(work)
+        places = self._broker.places
+        for gone in self._write(work):
+            places.remove(gone)
 
     # --- what only the holder of a lease may do
 
