@@ -18,7 +18,7 @@ import pytest
 from chervil import Chervil
 from chervil.beat.rule import firing_id
 from chervil.drivers.contracts import Queue, Settlement
-from chervil.drivers.redis.link import Link
+from chervil.drivers.redis.link import Link, Refused
 from chervil.drivers.redis.location import parse
 from chervil.exceptions import BrokerUnavailable
 from chervil.ids import new_id
@@ -26,6 +26,7 @@ from tests.apps import periodic
 from tests.conftest import ROOT
 from tests.support.processes import Tree, WorkerProcess
 from tests.support.waiting import lines, wait_until
+from tests.unit.drivers.redis.servers import Server
 
 WAIT = 30.0
 LEASE = "1"
@@ -243,8 +244,40 @@ def test_a_beat_dies_with_its_worker(start: Any, app: Chervil) -> None:
     wait_until(lambda: not _alive(pid), WAIT, "the beat ends")
 
 
+def _has_loaded(server: Server) -> bool:
+    try:
+        return server.call("PING") is not None
+    except (Refused, BrokerUnavailable):
+        return False
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+@pytest.mark.requires_server("redis")
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_a_server_that_goes_away_and_comes_back(start: Any, app: Chervil, tmp_path: Path) -> None:
+    server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    try:
+        app.conf.broker_url = app.conf.result_backend = url = f"redis+socket://{server.path}"
+        beats = [
+            start(CHERVIL_BROKER_URL=url, CHERVIL_RESULT_BACKEND=url, ready=r"\bready\b")
+            for _ in range(2)
+        ]
+        wait_for_rounds(app, 5)
+        server.stop()
+        for one in beats:
+            one.wait_for_log("tried again in a second", WAIT)
+        server.start()
+        wait_until(lambda: _has_loaded(server), WAIT, "the server has its data")
+        wait_for_rounds(app, 10)
+        for one in beats:
+            assert one.stop() == 0
+        check_ledger(app)
+        app.close()
+    finally:
+        server.stop()
