@@ -304,7 +304,7 @@ class Scheduler:
             plan.state.note(Run(due, now, "", SKIPPED), keep)
             return
         if going and entry.overlap == "cancel_previous":
-            sending.cancel(self.app, [going])
+            plan.cancel = going
         try:
             built = self.messages(entry, due)
         except Exception as exc:
@@ -318,6 +318,9 @@ class Scheduler:
         """Store what was decided, and send it."""
         if not plans:
             return
+        ids = [plan.cancel for plan in plans if plan.cancel]
+        if ids:
+            sending.cancel(self.app, ids)
         firings = []
         for plan in plans:
             record = Record(plan.entry.name, encode(plan.state), plan.entry.version)
@@ -393,6 +396,8 @@ class _Plan(msgspec.Struct):
     entry: Any
     state: State
     messages: list[Message]
+    #: The id of the run before, which is to be ended first.
+    cancel: str = ""
 
 
 def _read(record: Record | None) -> State | None:

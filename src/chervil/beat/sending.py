@@ -70,12 +70,8 @@ def running(app: Chervil, entries: Iterable[ScheduleEntry]) -> dict[str, str]:
 
 
 def cancel(app: Chervil, ids: list[str]) -> None:
-    """Keep tasks from starting, and end them where they run, if workers can be told."""
-    control = getattr(app, "control", None)
+    """Keep tasks from starting, and end them where they run."""
     try:
-        if control is not None:
-            control.revoke(ids, terminate=True)
-        else:
-            app.revoke(ids)
+        app.control.revoke(ids, terminate=True)
     except OperationalError as exc:
         logger.warning("Runs that overlap with the next could not be cancelled: %s", exc)

@@ -11,7 +11,7 @@ from __future__ import annotations
 #: Work that may wait on the run queue, in seconds.
 AHEAD_SECONDS = 0.02
 #: No more than this many, however short the tasks are.
-MOST_AHEAD = 256
+MOST_AHEAD = 512
 #: What a task costs an executor beside its own run time, in seconds.
 _OVERHEAD_SECONDS = 0.00003
 #: Run time that is assumed after the surplus has had to be given back, in seconds.
@@ -43,6 +43,10 @@ class Appetite:
             self._mean += (mean - self._mean) * min(1.0, count * 0.05)
         ahead = AHEAD_SECONDS * self._slots / (self._mean + _OVERHEAD_SECONDS)
         self.allowed = self._slots + min(self._most, int(ahead))
+
+    def resize(self, slots: int) -> None:
+        """Another number of tasks runs at a time from now on."""
+        self._slots = self.allowed = slots
 
     def waited(self) -> None:
         """The surplus had to be given back: tasks are longer than they were."""

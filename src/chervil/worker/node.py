@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from chervil import signals
+from chervil import __version__, signals
+from chervil.backoff import Backoff
 from chervil.context import running_task
 from chervil.drivers.contracts import Consumer, Queue
-from chervil.exceptions import ImproperlyConfigured, WorkerTerminate
+from chervil.exceptions import ImproperlyConfigured, OperationalError, WorkerTerminate
 from chervil.log import set_process_name, set_task_provider
 from chervil.pools import pool_name
 from chervil.pools.channel import Channel
@@ -29,13 +32,17 @@ from chervil.pools.runner import Runner
 from chervil.pools.solo import Solo
 from chervil.worker.admission import Admission
 from chervil.worker.appetite import Appetite
+from chervil.worker.control.listening import Listening
+from chervil.worker.control.state import State
 from chervil.worker.executor import Plan
 from chervil.worker.fleet import Fleet, Inline, Processes
 from chervil.worker.flight import Flight
 from chervil.worker.hub import COLD, WARM, Hub
 from chervil.worker.keeper import Keeper
 from chervil.worker.outcomes import Outcomes
+from chervil.worker.revocations import Revocations
 from chervil.worker.settling import Settling
+from chervil.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
@@ -109,7 +116,11 @@ class Node:
         self._keeper: Keeper | None = None
         self._consumer: Consumer | None = None
         self._hub: Hub | None = None
+        self._watchdog: Watchdog | None = None
         self._solo: Solo | None = None
+        self._fleet_of: Fleet | None = None
+        self._revocations = Revocations()
+        self._control: State | None = None
         self._stop_asked = 0
         self._wakeup_out, self._wakeup_in = socket.socketpair()
         for end in (self._wakeup_in, self._wakeup_out):
@@ -120,7 +131,7 @@ class Node:
     def run(self) -> int:
         """Serve until told to stop; 0 after a warm shutdown, 1 after a cold one.
 
-        :raises OperationalError: broker or result store cannot be reached at start.
+        :raises OperationalError: the broker could not be reached before it was told to stop.
         """
         app = self.app
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options={})
@@ -136,10 +147,11 @@ class Node:
             flights: dict[int, Flight] = {}
             outcomes = Outcomes(app)
             settling = Settling(app, outcomes)
-            fleet = self._fleet(flights, settling)
+            fleet = self._fleet_of = self._fleet(flights, settling)
             stack.callback(fleet.close)
             fleet.start()
             hub = self._connect(stack, fleet, flights, outcomes, settling)
+            self._listen(stack, hub)
             self._ready()
             hub.run()
             self._leave(hub, fleet)
@@ -152,8 +164,40 @@ class Node:
         self._stop_asked = COLD if now else max(self._stop_asked, WARM)
         if self._hub is not None:
             self._hub.stopping = self._stop_asked
+        self._wake()
+
+    def _wake(self) -> None:
+        """End a wait of the hub. From any thread."""
         with contextlib.suppress(OSError):
             self._wakeup_in.send(b"!")
+
+    # --- what remote control looks at; from its thread
+
+    version = __version__
+
+    def pids(self) -> list[int]:
+        """The executors' processes."""
+        return self._fleet_of.pids() if self._fleet_of else []
+
+    def running(self) -> dict[int, tuple[int, float]]:
+        """The jobs that run: number -> process id and monotonic time at which it began."""
+        return self._fleet_of.running() if self._fleet_of else {}
+
+    def interrupt(self, flight: Flight, signum: int) -> None:
+        """End a job that the hub's own thread runs (``solo``)."""
+        if self._solo is not None and self._solo.current == flight.number:
+            flight.signum = signum
+            self._solo.terminate(flight.number)
+
+    def _listen(self, stack: contextlib.ExitStack, hub: Hub) -> None:
+        """Start remote control, where the broker can carry it."""
+        broker = self.app.broker
+        if not broker.features.fanout or not self.app.conf.worker_enable_remote_control:
+            return
+        self._control = State(self, hub, self._revocations, self._wake)
+        listening = Listening(self._control, broker.fanout())
+        stack.callback(listening.stop)
+        listening.start()
 
     def _fleet(self, flights: dict[int, Flight], settling: Settling) -> Fleet:
         app = self.app
@@ -181,12 +225,13 @@ class Node:
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
-        """While the keeper is not at work, this process may be forked."""
-        if self._keeper is None:
+        """While keeper and remote control are not at work, this process may be forked."""
+        with contextlib.ExitStack() as stack:
+            if self._keeper is not None:
+                stack.enter_context(self._keeper.lock)
+            if self._control is not None:
+                stack.enter_context(self._control.lock)
             yield
-        else:
-            with self._keeper.lock:
-                yield
 
     def _connect(
         self,
@@ -197,27 +242,62 @@ class Node:
         settling: Settling,
     ) -> Hub:
         app, broker, store = self.app, self.app.broker, self.app.backend
-        broker.declare(self.queues)
-        if self._purge:
-            for queue in self.queues:
-                logger.warning("Purged %d messages from %r", broker.purge(queue.name), queue.name)
-        consumer = self._consume(stack)
+        consumer = self._first_consumer(stack)
         hub = Hub(
             broker,
             consumer,
             store,
             fleet,
             flights,
-            Admission(app, outcomes, self.time_limit, self.soft_time_limit),
+            Admission(app, outcomes, self.time_limit, self.soft_time_limit, self._revocations),
             settling,
             Appetite(fleet.slots, self.prefetch_multiplier),
             shared=broker.features.atomic_results and broker.shares(store),
             wakeup=self._wakeup_out.fileno(),
         )
         hub.reopen = partial(self._consume, stack)
+        self._watchdog = Watchdog(
+            hub,
+            broker,
+            [queue.name for queue in self.queues],
+            self._wake_consumer,
+            hub.replace_consumer,
+            turns=self._solo is None,
+        )
         self._hub = hub
         hub.stopping = self._stop_asked
         return hub
+
+    def _first_consumer(self, stack: contextlib.ExitStack) -> Consumer:
+        """Wait until the broker is there, and consume.
+
+        :raises OperationalError: it was not when this node was told to stop.
+        """
+        broker, backoff = self.app.broker, Backoff(base=0.2, cap=5.0)
+        while True:
+            try:
+                broker.declare(self.queues)
+                if self._purge:
+                    for queue in self.queues:
+                        count = broker.purge(queue.name)
+                        logger.warning("Purged %d messages from %r", count, queue.name)
+                return self._consume(stack)
+            except OperationalError as exc:
+                wait = backoff.next()
+                logger.error("%s; tried again in %.1f s", exc, wait)
+                poll = select.poll()
+                poll.register(self._wakeup_out, select.POLLIN)
+                if poll.poll(wait * 1000) and self._stop_asked:
+                    raise
+
+    def _wake_consumer(self) -> None:
+        if self._consumer is not None:
+            self._consumer.wake()
+
+    def _look(self) -> None:
+        """In the keeper's thread: whether the hub gets on."""
+        if self._watchdog is not None:
+            self._watchdog.look(monotonic())
 
     def _consume(self, stack: contextlib.ExitStack) -> Consumer:
         """A consumer with its keeper; both end with the node."""
@@ -228,7 +308,7 @@ class Node:
         consumer = self.app.broker.consumer(self.queues, self.hostname, self.lease)
         self._consumer = consumer
         stack.callback(consumer.close)
-        keeper = Keeper(consumer, self.app.backend, self.lease, self._lost)
+        keeper = Keeper(consumer, self.app.backend, self.lease, self._lost, self._look)
         self._keeper = keeper
         stack.callback(keeper.stop)
         keeper.start()
@@ -278,6 +358,7 @@ class Node:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         cold = number == signal.SIGQUIT or self._stop_asked >= WARM
+        self._stop_asked = COLD if cold else WARM  # another one may come while this is told
         signals.worker_shutting_down.send(
             sender=self.hostname, sig=number, how="Cold" if cold else "Warm", exitcode=int(cold)
         )

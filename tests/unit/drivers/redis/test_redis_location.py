@@ -34,6 +34,8 @@ def test_urls(url: str, expected: Location) -> None:
 def test_options() -> None:
     options = {
         "visibility_timeout": 3600,  # Celery's, and without meaning here
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
         "socket_timeout": 3,
         "priority_steps": [0, 5],
         "global_keyprefix": "x",
@@ -72,7 +74,7 @@ def test_options() -> None:
         ("redis://h", {"global_keyprefix": "\ud800"}, "surrogates"),
         ("redis://h", {"socket_keepalive": "maybe"}, "neither true nor false"),
         ("redis://h", {"ssl_cert_reqs": "some"}, "none of required"),
-        ("redis://h", {"master_name": "mymaster"}, "Sentinel"),
+        ("redis://h", {"master_name": "mymaster"}, "sentinel://"),
     ],
 )
 def test_mistakes(url: str, options: dict[str, Any], text: str) -> None:
