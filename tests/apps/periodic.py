@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from typing import Any
 
 from chervil import Chervil
 
@@ -12,15 +14,26 @@ EVERY = 0.1
 ENTRIES = 5
 
 
-@app.task
-def mark(number: int) -> int:
-    """Leaves a line in a file, where one is named."""
+def note(request: Any) -> None:
+    """Leave a line in a file, where one is named."""
     path = os.environ.get("PERIODIC_LEDGER")
     if path:
         with open(path, "a") as file:
-            request = mark.request
             file.write(f"{request.id} {request.periodic_task_name} {request.periodic_due}\n")
+
+
+@app.task(bind=True)
+def mark(self: Any, number: int) -> int:
+    """Ends at once."""
+    note(self.request)
     return number
+
+
+@app.task(bind=True)
+def hold(self: Any) -> None:
+    """Runs until it is ended."""
+    note(self.request)
+    time.sleep(3600)
 
 
 @app.on_after_configure.connect

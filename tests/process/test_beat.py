@@ -236,6 +236,25 @@ def test_changes_at_run_time_are_noticed_at_once(start: Any, app: Chervil) -> No
     assert "Traceback" not in beat.log()
 
 
+def test_the_run_before_is_cancelled(start: Any, app: Chervil, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    worker = start("worker", "-B", "-c", "1", "-Q", "own", PERIODIC_LEDGER=str(ledger))
+    app.schedule.add(
+        "hold",
+        0.7,
+        "tests.apps.periodic.hold",
+        overlap="cancel_previous",
+        options={"queue": "own"},
+    )
+    wait_until(lambda: len(lines(ledger)) >= 3, WAIT, "one follows the other")
+    app.schedule.pause("hold")
+    ids = [line.split()[0] for line in lines(ledger)]
+    wait_until(lambda: len(app.backend.get(ids[:2])) == 2, WAIT)
+    assert {app.backend.get([i])[i].status for i in ids[:2]} == {"REVOKED"}
+    app.control.revoke(app.schedule.history("hold")[-1].task_id, terminate=True)
+    assert worker.stop() == 0
+
+
 def test_a_beat_dies_with_its_worker(start: Any, app: Chervil) -> None:
     worker = start("worker", "-B", "-c", "1")
     wait_until(lambda: leader_pid(app) in worker.pids() | {worker.pid}, WAIT, "its beat leads")
