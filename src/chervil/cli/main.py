@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("chervil.cli.status", "Show which nodes are running."),
     "inspect": ("chervil.cli.inspect", "Ask nodes what they do."),
     "control": ("chervil.cli.control", "Tell nodes what to do."),
+    "health": ("chervil.cli.health", "Ask a worker of this machine whether it is well."),
     "queues": ("chervil.cli.queues", "Show what waits in the queues."),
     "dead": ("chervil.cli.dead", "List, replay or drop messages that could not be run."),
     "purge": ("chervil.cli.purge", "Delete all waiting messages of queues."),

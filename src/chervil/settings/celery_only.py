@@ -117,8 +117,7 @@ _HARMLESS = {
         "worker_deduplicate_successful_tasks",
     ),
     **_no_effect(
-        "the second request to stop ends at once what runs, which is given back and runs again",
-        "worker_soft_shutdown_timeout",
+        "an idle worker holds no tasks that it could wait for: delayed ones are in the broker",
         "worker_enable_soft_shutdown_on_idle",
     ),
     **_no_effect(

@@ -82,6 +82,8 @@ class Fields:
     worker_processes: int | None
     worker_prefetch_multiplier: int
     worker_lease: float
+    worker_soft_shutdown_timeout: float
+    worker_health_address: str | None
     worker_max_tasks_per_child: int | None
     worker_max_memory_per_child: int | None
     worker_enable_remote_control: bool

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,7 +30,9 @@ from chervil.worker.admission import Admission
 from chervil.worker.appetite import Appetite
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
+from chervil.worker.pollers import Pollers
 from chervil.worker.settling import Settling
+from chervil.worker.shutdown import COLD, RUN
 from chervil.worker.steering import Steering
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ _SAFETY_SECONDS = 0.5
 _STALE_SECONDS = 0.1
 #: A large message for which this machine has no room is offered again after so many seconds.
 _NO_ROOM_SECONDS = 5.0
-
-RUN, WARM, COLD = 0, 1, 2
 
 
 class Hub:
@@ -100,9 +99,10 @@ class Hub:
         self.requests: deque[Callable[[], None]] = deque()
         self.steering = Steering(flights, fleet, admission, appetite, self._end_revoked)
         self.stopping = RUN
+        #: Monotonic seconds at which the loop came round last.
+        self.beat = monotonic()
         self.processed = 0
         self.idle_since: float | None = None
-        self.turned_at = monotonic()
         self.thread = 0
         #: The consumer is to be replaced, if nothing is claimed.
         self._replace = False
@@ -116,7 +116,7 @@ class Hub:
         """Until :attr:`stopping` is set and what runs has ended."""
         self.thread = threading.get_ident()
         while self.stopping < COLD:
-            self.turned_at = now = monotonic()
+            self.beat = now = monotonic()
             if self._reported:
                 self._collect(now)
             self._fleet.tend(now)
@@ -148,6 +148,11 @@ class Hub:
         return bool(
             self._settlements or self._loose or self._messages or (self._hungry and room > 0)
         )
+
+    @property
+    def reachable(self) -> bool:
+        """The last call to the broker was answered."""
+        return not self._retry_at
 
     def settle_last(self) -> None:
         """After the executors have ended: store what they had finished."""
@@ -349,23 +354,11 @@ class Hub:
     # --- waiting
 
     def _watch(self) -> None:
-        """Sets to wait on: without the broker while there is no room for more, and with
-        the run queue while that is full."""
-        self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
-        descriptors = self._fleet.descriptors()
-        #: Where reports are told of; 0 where they are to be asked for.
-        self._reports_told = descriptors[0] if descriptors else 0
-        for descriptor in (*descriptors, self._wakeup):
-            for poller in (self._all, self._inner, self._full):
-                poller.register(descriptor, select.POLLIN)
         self._claims_told = self._consumer.fileno()
-        self._all.register(self._claims_told, select.POLLIN)
-        if isinstance(self._fleet, Processes):
-            self._full.register(self._fleet.room_fileno(), select.POLLOUT)
+        self._pollers = Pollers(self._fleet, self._claims_told, self._wakeup)
 
     def _wait(self, now: float, room: int, blocked: bool) -> None:
         listening = room > 0 and not blocked
-        poller = self._all if listening else self._full if self._fleet.full() else self._inner
         if not listening:
             self.idle_since = None
         elif self.idle_since is None:
@@ -377,11 +370,12 @@ class Hub:
         for time in (self._fleet.next(), self._retry_at or None, self._stale_deadline()):
             if time is not None:
                 until = min(until, time)
-        ready = poller.poll(max(0.0, until - monotonic()) * 1000 + 0.5)
-        self._reported = not self._reports_told or self._fleet.full()
+        milliseconds = max(0.0, until - monotonic()) * 1000 + 0.5
+        ready = self._pollers.poll(milliseconds, listening=listening, full=self._fleet.full())
+        self._reported = not self._pollers.reports or self._fleet.full()
         told = listening and (not ready or now - self._drained > _SAFETY_SECONDS)
         for descriptor, _ in ready:
-            if descriptor == self._reports_told:
+            if descriptor == self._pollers.reports:
                 self._reported = True
             elif descriptor == self._claims_told:
                 told = True

@@ -10,7 +10,7 @@ import pytest
 from chervil.drivers.contracts import Delivery, Settlement
 from chervil.exceptions import BrokerUnavailable, LeaseLost
 from chervil.pools.frames import Extra, Kind, job_number, pack_report, unpack_job
-from chervil.worker.hub import WARM
+from chervil.worker.shutdown import WARM
 from tests.support.hubs import Bench
 from tests.support.waiting import wait_until
 
