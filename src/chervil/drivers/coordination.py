@@ -132,7 +132,7 @@ class Coordinator(Protocol):
         ...
 
     def pending(self, table: str, limit: int = 1000) -> Sequence[Message]:
-        """Messages that are to be sent still, oldest first."""
+        """Messages that are to be sent still, the oldest among the first."""
         ...
 
     def sent(self, table: str, ids: Sequence[str]) -> None:
