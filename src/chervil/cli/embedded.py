@@ -81,7 +81,7 @@ class EmbeddedBeat:
 
     def _wait(self) -> None:
         _, status = os.waitpid(self._pid, 0)
-        if not self._stopping:
+        if status and not self._stopping:  # Ctrl-C ends it properly, too
             logger.error(
                 "The beat of this worker has ended (status %d); others, or a new start of the "
                 "worker, send the periodic tasks",
