@@ -8,7 +8,14 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from chervil.configuration import Configured
-from chervil.drivers.registry import open_broker, open_results
+from chervil.drivers.registry import (
+    has_coordinator,
+    open_broker,
+    open_coordinator,
+    open_results,
+    scheme_of,
+)
+from chervil.exceptions import ImproperlyConfigured
 from chervil.identity import new_address
 from chervil.publish import Publisher
 from chervil.routing import Router
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chervil.drivers.contracts import Broker, ResultStore
+    from chervil.drivers.coordination import Coordinator
 
 _open: weakref.WeakSet[Connected] = weakref.WeakSet()
 
@@ -35,6 +43,8 @@ class Connected(Configured):
         #: URL and options that they were opened with.
         self._broker_for: tuple[str, dict[str, Any]] | None = None
         self._backend_for: tuple[str, dict[str, Any]] | None = None
+        self._coordinator: Coordinator | None = None
+        self._coordinator_for: tuple[str, dict[str, Any]] | None = None
         #: ``Settings.version`` for which this was compared with the settings.
         self._compared = -1
         #: Where results are announced to this process.
@@ -68,6 +78,37 @@ class Connected(Configured):
             self._compare()
             backend = self._backend or self._open_backend()
         return backend
+
+    @property
+    def coordinator(self) -> Coordinator:
+        """What nodes share; opened when this is used for the first time.
+
+        :raises ImproperlyConfigured: ``coordinator_url`` is wrong, or neither it nor broker
+            and result store can keep such state.
+        """
+        with self._lock:
+            wanted = self._coordinator_wanted()
+            if self._coordinator is not None and self._coordinator_for != wanted:
+                self._coordinator.close()
+                self._coordinator = None
+            if self._coordinator is None:
+                self._coordinator = open_coordinator(*wanted)
+                self._coordinator_for = wanted
+            return self._coordinator
+
+    def _coordinator_wanted(self) -> tuple[str, dict[str, Any]]:
+        url = self.conf.coordinator_url
+        stores = (self._broker_wanted(), self._backend_wanted())
+        for known, options in stores:
+            if url == known or (url is None and has_coordinator(known)):
+                return known, options
+        if url is None:
+            raise ImproperlyConfigured(
+                f"neither the broker ({scheme_of(stores[0][0])}://) nor the result store "
+                f"({scheme_of(stores[1][0])}://) can keep the state that nodes share for this; "
+                "set coordinator_url to redis://... or sqlite:///..."
+            )
+        return url, {}
 
     @property
     def router(self) -> Router:
@@ -116,6 +157,9 @@ class Connected(Configured):
         with self._lock:
             broker, self._broker = self._broker, None
             backend, self._backend = self._backend, None
+            coordinator, self._coordinator = self._coordinator, None
+        if coordinator is not None:
+            coordinator.close()
         if backend is not None:
             backend.close()
         if broker is not None:

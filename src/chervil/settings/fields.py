@@ -99,3 +99,14 @@ class Fields:
     worker_task_log_datefmt: str | None
     worker_redirect_stdouts: bool
     worker_redirect_stdouts_level: str
+
+    # Periodic tasks
+    beat_schedule: dict[str, Any]
+    beat_scheduler: str
+    beat_lease: float
+    beat_max_loop_interval: float
+    beat_cron_starting_deadline: float | None
+    beat_history: int
+
+    # State that nodes share
+    coordinator_url: str | None
