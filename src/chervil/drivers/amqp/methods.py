@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chervil.drivers.amqp.tables import SHORTEST, decode_table, encode_table
+from chervil.drivers.amqp.tables import LONGEST, decode_table, encode_table
 from chervil.exceptions import DecodeError, EncodeError
 from chervil.wire.saferepr import saferepr
 
@@ -175,7 +175,7 @@ def short_text(value: str) -> bytes:
     :raises EncodeError: it has more than 255 bytes.
     """
     data = value.encode("utf-8", "surrogatepass")
-    if len(data) > SHORTEST:
+    if len(data) > LONGEST:
         raise EncodeError(f"{saferepr(value, 80)} has {len(data)} bytes; AMQP takes 255")
     return b"%c%b" % (len(data), data)
 

@@ -24,8 +24,11 @@ _TYPE_AND_INT64: Final = Struct(">cq")
 _TYPE_AND_DOUBLE: Final = Struct(">cd")
 _TYPE_AND_TIME: Final = Struct(">cQ")
 _TYPE_AND_DECIMAL: Final = Struct(">cBi")
-#: A name in a table, and any short string, is at most so long.
-SHORTEST: Final = 255
+#: Bytes that a name in a table, and any short text, has at most.
+LONGEST: Final = 255
+#: Names with their lengths.
+_names: dict[str, bytes] = {}
+_MOST_NAMES: Final = 1000
 
 
 def encode_table(values: Mapping[str, Any]) -> bytes:
@@ -34,14 +37,29 @@ def encode_table(values: Mapping[str, Any]) -> bytes:
     :raises EncodeError: a value has no form in a table.
     """
     parts: list[bytes] = []
+    names, form = _names, _TYPE_AND_LONG
     for key, value in values.items():
-        name = key.encode("utf-8", "surrogatepass")
-        if len(name) > SHORTEST:
-            raise EncodeError(f"the name of a header has {len(name)} bytes, 255 are the most")
-        parts.append(b"%c%b" % (len(name), name))
-        parts.append(encode_value(value))
+        parts.append(names.get(key) or _name(key))
+        if value is None:
+            parts.append(b"V")
+        elif type(value) is str:
+            data = value.encode("utf-8", "surrogatepass")
+            parts.append(form.pack(b"S", len(data)))
+            parts.append(data)
+        else:
+            parts.append(encode_value(value))
     whole = b"".join(parts)
     return _LONG.pack(len(whole)) + whole
+
+
+def _name(key: str) -> bytes:
+    name = key.encode("utf-8", "surrogatepass")
+    if len(name) > LONGEST:
+        raise EncodeError(f"the name of a header has {len(name)} bytes, {LONGEST} are the most")
+    if len(_names) >= _MOST_NAMES:
+        _names.clear()
+    encoded = _names[key] = b"%c%b" % (len(name), name)
+    return encoded
 
 
 def encode_value(value: Any) -> bytes:
