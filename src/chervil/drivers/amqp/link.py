@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -64,17 +64,19 @@ class Failures(msgspec.Struct):
 
 
 class Link:
-    """A connection. Not for several threads at once, except :meth:`beat` and :meth:`close`.
+    """A connection. Not for several threads at once, except for :meth:`beat`,
+    :meth:`is_silent` and :meth:`sever`.
 
     Channels are numbers; 1 is open from the start. What a server refuses closes the
-    channel (:class:`~chervil.drivers.amqp.trouble.Refused`), which is opened again by
-    :meth:`open_channel`; the other channels and the connection stay.
+    channel (:class:`~chervil.drivers.amqp.trouble.Refused`), which :meth:`ready` opens
+    again; the other channels and the connection stay.
 
     :param error: what is raised when no server can be reached or none answers in time; the
         link is closed then.
     :param label: what the server's lists of connections call it.
     :param heartbeat: seconds of silence after which both sides take the other for dead; 0:
         never. Who asks for one calls :meth:`beat` at least as often.
+    :param confirm: have the server confirm what is published on channel 1.
     :raises OperationalError: (of that class) no server can be reached.
     """
 
@@ -84,6 +86,7 @@ class Link:
         error: type[OperationalError],
         label: str = "chervil",
         heartbeat: int = 0,
+        confirm: bool = False,
     ) -> None:
         self.location = location
         self.error = error
@@ -98,6 +101,7 @@ class Link:
         #: Monotonic seconds of the last sign of life.
         self.heard_at = clock.monotonic()
         self._answers: list[tuple[int, bytes, tuple[Any, ...]]] = []
+        self._channels: set[int] = set()
         self._refused: dict[int, Refused] = {}
         #: Of messages that are not confirmed: tag -> place in the batch.
         self._unconfirmed: dict[int, int] = {}
@@ -109,6 +113,11 @@ class Link:
         #: What was agreed on when it was opened.
         self.session: Session
         self._begin(label, heartbeat)
+        try:
+            self.open_channel(1, confirm)
+        except BaseException:
+            self._drop()
+            raise
 
     def _begin(self, label: str, heartbeat: int) -> None:
         """With the server that was there last, or else the first one that is there."""
@@ -139,7 +148,6 @@ class Link:
         self.reader = Reader()
         try:
             self.session = open_session(self, label, heartbeat)
-            self.open_channel(1)
         except BaseException:
             self._drop()
             raise
@@ -152,10 +160,26 @@ class Link:
         :param confirm: have the server confirm what is published there.
         """
         self._refused.pop(channel, None)
-        self.call(channel, m.CHANNEL_OPEN)
+        calls: list[tuple[Any, ...]] = [(m.CHANNEL_OPEN,)]
         if confirm:
-            self.call(channel, m.CONFIRM_SELECT, False)
+            calls.append((m.CONFIRM_SELECT, False))
             self._published = 0
+        self.calls(channel, calls)
+        self._channels.add(channel)
+
+    def close_channel(self, channel: int) -> None:
+        """Close a channel; what is not acknowledged there goes back to its queues."""
+        if channel in self._channels and channel not in self._refused:
+            self.call(channel, m.CHANNEL_CLOSE, 200, "", 0, 0)
+        self._channels.discard(channel)
+        self._refused.pop(channel, None)
+        self.arrived = [content for content in self.arrived if content.channel != channel]
+
+    def ready(self, channel: int, confirm: bool = False) -> int:
+        """The channel, which is open now."""
+        if channel not in self._channels or channel in self._refused:
+            self.open_channel(channel, confirm)
+        return channel
 
     def is_closed(self, channel: int) -> Refused | None:
         """Why the server closed a channel; None when it is open."""
@@ -196,17 +220,26 @@ class Link:
             channel, m.BASIC_CONSUME, queue, tag, False, no_ack, exclusive, False, arguments or {}
         )
 
-    def get(self, channel: int, queue: str) -> Content | None:
-        """One message of a queue; None when it is empty."""
-        self.send(m.pack(channel, m.BASIC_GET, queue, False))
+    def get_some(self, channel: int, queue: str, count: int) -> list[Content]:
+        """Up to that many messages of a queue; fewer when it has no more.
+
+        :raises Refused: there is no such queue.
+        """
+        self.send(m.pack(channel, m.BASIC_GET, queue, False) * count)
         deadline = clock.monotonic() + self.location.socket_timeout
-        while True:
-            for place, content in enumerate(self.arrived):
-                if content.channel == channel and content.method == m.BASIC_GET_OK.id:
-                    return self.arrived.pop(place)
-            if self._answered(channel, m.BASIC_GET_EMPTY.id) is not None:
-                return None
-            self._read_until(deadline)
+        found: list[Content] = []
+        empty = 0
+        while len(found) + empty < count:
+            others: list[Content] = []
+            for content in self.take():
+                mine = content.channel == channel and content.method == m.BASIC_GET_OK.id
+                (found if mine else others).append(content)
+            self.arrived = others
+            while self._answered(channel, m.BASIC_GET_EMPTY.id) is not None:
+                empty += 1
+            if len(found) + empty < count:
+                self._read_until(deadline)
+        return found
 
     def _answer(self, channel: int, code: bytes) -> tuple[Any, ...]:
         deadline = clock.monotonic() + self.location.socket_timeout
@@ -282,6 +315,15 @@ class Link:
         """What has arrived since the last call."""
         arrived, self.arrived = self.arrived, []
         return arrived
+
+    def wait_for(self, condition: Callable[[], Any]) -> None:
+        """Read until something is true.
+
+        :raises OperationalError: it did not become true in time.
+        """
+        deadline = clock.monotonic() + self.location.socket_timeout
+        while not condition():
+            self._read_until(deadline)
 
     # --- bytes
 
@@ -473,7 +515,7 @@ class Link:
             self.pump()  # the end, or news such as ``connection.blocked``
         except OperationalError:
             return False
-        return not self._refused
+        return True
 
     def close(self) -> None:
         """Say goodbye and close it; doing it again changes nothing."""

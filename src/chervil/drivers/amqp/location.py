@@ -48,8 +48,8 @@ class Location(msgspec.Struct, frozen=True):
     #: The same for the queues of native delayed delivery; Celery's setting
     #: ``broker_native_delayed_delivery_queue_type`` must say the same.
     delayed_queue_type: str = "quorum"
-    #: Seconds for which revocations are kept at least; the largest ``revoke(expires=)``.
-    revocations_kept: int = 86400
+    #: Seconds for which revocations are kept at least.
+    revocations_kept: int = 30 * 86400
     #: ``required``, ``optional`` or ``none``.
     ssl_cert_reqs: str = "required"
     ssl_ca_certs: str = ""
