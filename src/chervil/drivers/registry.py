@@ -45,6 +45,9 @@ _DRIVERS: dict[str, Driver] = {
             "redis",
         ),
     ),
+    **dict.fromkeys(
+        ("amqp", "amqps", "pyamqp"), Driver("chervil.drivers.amqp.broker:AmqpBroker", None, "amqp")
+    ),
 }
 
 
@@ -53,11 +56,11 @@ _DRIVERS: dict[str, Driver] = {
 #: (https://docs.celeryq.dev/en/stable/userguide/configuration.html).
 # fmt: off
 _NOT_YET = frozenset({
-    "amqp", "amqps", "arangodb", "azureblockblob", "azureservicebus", "azurestoragequeues",
+    "arangodb", "azureblockblob", "azureservicebus", "azurestoragequeues",
     "cache", "cassandra", "confluentkafka", "consul", "cosmosdbsql", "couchbase",
     "couchbases", "couchdb", "db", "django", "django-cache", "django-db", "dynamodb",
     "elasticsearch", "etcd", "file", "filesystem", "gcpubsub", "gs", "kafka", "librabbitmq",
-    "mongodb", "mysql", "postgresql", "pyamqp", "pyro", "qpid", "rpc",
+    "mongodb", "mysql", "postgresql", "pyro", "qpid", "rpc",
     "s3", "sentinel", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
 })
 # fmt: on

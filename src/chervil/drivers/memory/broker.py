@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
@@ -24,6 +24,7 @@ class MemoryBroker:
     """
 
     features = Features(atomic_results=True, shared=False)
+    definition: Callable[[str], Queue] | None = None
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._space = space_of(url, options)

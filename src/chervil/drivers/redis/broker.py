@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
@@ -41,6 +41,7 @@ class RedisBroker:
     """
 
     features = Features(atomic_results=True, max_size=MAX_SIZE)
+    definition: Callable[[str], Queue] | None = None
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.location = parse(url, options or {})
