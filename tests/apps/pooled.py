@@ -257,6 +257,49 @@ def ignores_everything(seconds: float) -> str:
 
 
 @app.task
+def cleans_up(started: str, seconds: float = 60.0) -> str:
+    """Leaves a second line when it is interrupted, and lets itself be ended."""
+    with open(started, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        with open(started, "a") as file:
+            file.write("cleaned up\n")
+    return "ended by itself"
+
+
+@app.task
+async def acleans_up(started: str, seconds: float = 60.0) -> str:
+    with open(started, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        with open(started, "a") as file:
+            file.write("cleaned up\n")
+    return "ended by itself"
+
+
+@app.task(acks_late=False)
+def early_cleans_up(started: str) -> str:
+    return str(cleans_up.run(started))
+
+
+@app.task
+def catches_soft_limit(started: str) -> str:
+    with open(started, "a") as file:
+        file.write("started\n")
+    try:
+        wait_for(started + "-never", 60)
+    except SoftTimeLimitExceeded as exc:
+        return type(exc).__name__
+    return "not interrupted"
+
+
+@app.task
 def naps(seconds: float) -> None:
     time.sleep(seconds)
 

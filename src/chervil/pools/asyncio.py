@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from chervil.coroutines import Interruptible, close_thread_loop
-from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from chervil.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 from chervil.execution import aexecute
 from chervil.pools.frames import Job, unpack_job
 from chervil.pools.interrupt import raise_in_thread
@@ -190,6 +190,9 @@ class Loop:
             self._finish()
             return
         slot, number = int(order[1]), int(order[2])
+        if order[0] == b"terminate":
+            self._terminate(slot, number)
+            return
         exception: type[BaseException] = (
             SoftTimeLimitExceeded if order[0] == b"interrupt" else TimeLimitExceeded
         )
@@ -200,6 +203,17 @@ class Loop:
         running, _, thread = self._seat.page.read(self._seat.index, slot)
         if running == number and thread:
             raise_in_thread(thread, exception)
+
+    def _terminate(self, slot: int, number: int) -> None:
+        """Cancel a coroutine; raise in the thread of a function."""
+        running, _, thread = self._seat.page.read(self._seat.index, slot)
+        if running != number:
+            return
+        task = self._tasks.get(slot)
+        if task is not None:
+            task.cancel()
+        elif thread:
+            raise_in_thread(thread, Terminated)
 
     # --- functions that are not coroutines
 
@@ -243,7 +257,10 @@ class Threads:
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
-            self._perform(*work)
+            try:
+                self._perform(*work)
+            except (SoftTimeLimitExceeded, TimeLimitExceeded, Terminated):
+                pass  # arrived after the report; the job has ended by itself
         close_thread_loop()
 
     def close(self) -> None:
