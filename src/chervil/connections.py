@@ -8,10 +8,13 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from chervil.configuration import Configured
+from chervil.drivers.contracts import Queue
 from chervil.drivers.registry import open_broker, open_results
+from chervil.exceptions import QueueNotFound
 from chervil.identity import new_address
 from chervil.publish import Publisher
 from chervil.routing import Router
+from chervil.routing.entities import to_contract
 from chervil.waits import Waits
 
 if TYPE_CHECKING:
@@ -99,8 +102,17 @@ class Connected(Configured):
         with self._lock:
             if self._broker is None:
                 self._broker_for = self._broker_wanted()
-                self._broker = open_broker(*self._broker_for)
+                broker = open_broker(*self._broker_for)
+                broker.definition = self._definition
+                self._broker = broker
             return self._broker
+
+    def _definition(self, name: str) -> Queue:
+        """How the queue of a name is declared, for brokers that must be told."""
+        try:
+            return to_contract(self.router.queues[name])
+        except QueueNotFound:  # somebody else's
+            return Queue(name, declare=False)
 
     def _open_backend(self) -> ResultStore:
         with self._lock:

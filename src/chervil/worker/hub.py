@@ -113,7 +113,7 @@ class Hub:
                 self._hungry = True
             if self._lost.is_set():
                 self._start_over()
-            room = self._room()
+            self._consumer.room = room = self._room()
             blocked = now < self._retry_at
             if not blocked and (
                 self._settlements or self._loose or self._messages or (room > 0 and self._hungry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -18,6 +19,8 @@ from chervil.drivers.contracts import Queue
 from chervil.exceptions import DecodeError, OperationalError, PublishError
 from chervil.wire.message import Message
 
+#: Seconds to wait before a refused message is sent again.
+_PAUSES: Final = (0.02, 0.1, 0.3)
 #: A message that is due within so many seconds is sent at once.
 _SOON: Final = 0.001
 
@@ -73,24 +76,29 @@ def store(
 ) -> None:
     """Send parcels and wait for the confirmations; declare what is needed for that.
 
-    What was declared before and is gone is declared again, once.
+    What was declared before and is gone is declared again, once. What a queue refuses is
+    sent again after short pauses: a new quorum queue does so until it has a leader.
 
     :raises OperationalError: (of the link's class) nothing is known to be stored.
     :raises PublishError: some are not; it names them.
     :raises Refused: the server did not let us declare something.
     """
-    items = list(items)
-    total = len(items)
-    for attempt in (0, 1):
-        _prepare(link, topology, items, definition)
-        left, trouble = _attempt(link, topology, items, total)
+    left = list(items)
+    mended = False
+    pauses = iter(_PAUSES)
+    while True:
+        _prepare(link, topology, left, definition)
+        left, trouble = _attempt(link, topology, left, len(items))
         if not left:
             return
-        if attempt or not trouble.mends:
-            break
-        topology.forget()
-        items = left
-    raise trouble.error(link, left, total)
+        pause = next(pauses, None) if trouble.full else None
+        if trouble.mends and not mended:
+            mended = True
+            topology.forget()
+        elif pause is not None:
+            time.sleep(pause)
+        else:
+            raise trouble.error(link, left, len(items))
 
 
 class _Trouble(msgspec.Struct):
