@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chervil.configuration import Configured
 from chervil.drivers.contracts import Queue
-from chervil.drivers.registry import open_broker, open_results
+from chervil.drivers.registry import (
+    has_private_results,
+    open_broker,
+    open_results,
+    settings_of_results,
+)
 from chervil.exceptions import QueueNotFound
 from chervil.identity import new_address
 from chervil.publish import Publisher
@@ -20,7 +25,7 @@ from chervil.waits import Waits
 if TYPE_CHECKING:
     from typing import Self
 
-    from chervil.drivers.contracts import Broker, ResultStore
+    from chervil.drivers.contracts import Broker, PrivateStore, ResultStore
 
 _open: weakref.WeakSet[Connected] = weakref.WeakSet()
 
@@ -38,6 +43,9 @@ class Connected(Configured):
         #: URL and options that they were opened with.
         self._broker_for: tuple[str, dict[str, Any]] | None = None
         self._backend_for: tuple[str, dict[str, Any]] | None = None
+        #: Results go to who sent the task, so that the store is told before it is sent; as
+        #: of when the broker or the store was used last.
+        self.has_private_results = False
         #: ``Settings.version`` for which this was compared with the settings.
         self._compared = -1
         #: Where results are announced to this process.
@@ -89,6 +97,7 @@ class Connected(Configured):
                 self.waits.close()
                 self._backend.close()
                 self._backend = None
+            self.has_private_results = has_private_results(self.conf.effective_result_backend)
             self._compared = self.conf.version
 
     def _broker_wanted(self) -> tuple[str, dict[str, Any]]:
@@ -96,7 +105,15 @@ class Connected(Configured):
 
     def _backend_wanted(self) -> tuple[str, dict[str, Any]]:
         conf = self.conf
-        return conf.effective_result_backend, dict(conf.result_backend_transport_options)
+        url = conf.effective_result_backend
+        options = {name: conf[name] for name in settings_of_results(url)}
+        return url, options | conf.result_backend_transport_options
+
+    @property
+    def private_backend(self) -> PrivateStore | None:
+        """The result store, if results go to who sent the task and to nobody else."""
+        backend = self.backend
+        return cast("PrivateStore", backend) if self.has_private_results else None
 
     def _open_broker(self) -> Broker:
         with self._lock:

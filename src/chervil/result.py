@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from chervil import states
 from chervil.context import current_app
-from chervil.exceptions import ImproperlyConfigured
+from chervil.drivers.registry import scheme_of
+from chervil.exceptions import BackendError, ImproperlyConfigured
 from chervil.exceptions import TimeoutError as ResultTimeout
 from chervil.joining import assert_may_block
 from chervil.wire import outcomes
@@ -125,9 +126,7 @@ class AsyncResult(Generic[R]):
         if self._meta is None:
             app = self.app
             on_news = None if on_message is None else self._news(on_message)
-            outcome = app.waits.wait(
-                self.id, self._sent_from == app.address, timeout, on_news, on_interval
-            )
+            outcome = app.waits.wait(self.id, self._sent_here(), timeout, on_news, on_interval)
             if outcome is None:
                 raise self._timed_out(timeout)
             self._keep(outcome)
@@ -158,7 +157,7 @@ class AsyncResult(Generic[R]):
         app = self.app
         on_news = None if on_message is None else self._news(on_message)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        waiter = app.waits.submit(self.id, self._sent_from == app.address, future, on_news)
+        waiter = app.waits.submit(self.id, self._sent_here(), future, on_news)
         try:
             if timeout is None:
                 return await future
@@ -171,6 +170,24 @@ class AsyncResult(Generic[R]):
         finally:
             if not future.done() or future.cancelled():
                 app.waits.cancel(waiter)
+
+    def _sent_here(self) -> bool:
+        """Whether the task's message carried this process's address.
+
+        :raises BackendError: the result cannot come here.
+        """
+        app = self.app
+        if self._sent_from == app.address:
+            return True
+        store = app.private_backend
+        if store is not None and not store.awaits(self.id):
+            raise BackendError(
+                f"the result of task {self.id} cannot be waited for here: with "
+                f"{scheme_of(app.conf.effective_result_backend)}:// results go to the process "
+                "that sent the task, which is another one, or they were read long ago; a store "
+                "such as redis:// keeps results for everybody"
+            )
+        return False
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()

@@ -405,3 +405,22 @@ class ResultStore(Protocol):
     def close(self) -> None:
         """Release connections; the object can be used again afterwards."""
         ...
+
+
+class PrivateStore(ResultStore, Protocol):
+    """A result store that tells outcomes to who sent the task, and to nobody else.
+
+    ``put`` drops outcomes whose address is not that of somebody who expects them. ``get``
+    knows what has arrived in this process.
+    """
+
+    def expect(self, address: str, ids: Collection[str]) -> None:
+        """Called before the messages of these tasks are sent, which carry that address.
+
+        :raises BrokerUnavailable: their results could not arrive.
+        """
+        ...
+
+    def awaits(self, task_id: str) -> bool:
+        """Whether its outcome has arrived here or can still do so."""
+        ...

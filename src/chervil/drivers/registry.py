@@ -25,6 +25,11 @@ class Driver(msgspec.Struct, frozen=True):
     results: str | None = None
     #: The extra of this package that installs what it imports.
     extra: str = ""
+    #: Settings of the app that its result store is told, as options of these names.
+    settings: tuple[str, ...] = ()
+    #: Its results go to who sent the task and to nobody else: the store is a
+    #: :class:`~chervil.drivers.contracts.PrivateStore`.
+    private: bool = False
 
 
 _DRIVERS: dict[str, Driver] = {
@@ -46,7 +51,21 @@ _DRIVERS: dict[str, Driver] = {
         ),
     ),
     **dict.fromkeys(
-        ("amqp", "amqps", "pyamqp"), Driver("chervil.drivers.amqp.broker:AmqpBroker", None, "amqp")
+        ("amqp", "amqps", "pyamqp"),
+        Driver("chervil.drivers.amqp.broker:AmqpBroker", None, "amqp"),
+    ),
+    "rpc": Driver(
+        None,
+        "chervil.drivers.amqp.results:RpcResults",
+        "amqp",
+        settings=(
+            "broker_url",
+            "broker_transport_options",
+            "result_serializer",
+            "result_persistent",
+            "result_expires",
+        ),
+        private=True,
     ),
 }
 
@@ -60,7 +79,7 @@ _NOT_YET = frozenset({
     "cache", "cassandra", "confluentkafka", "consul", "cosmosdbsql", "couchbase",
     "couchbases", "couchdb", "db", "django", "django-cache", "django-db", "dynamodb",
     "elasticsearch", "etcd", "file", "filesystem", "gcpubsub", "gs", "kafka", "librabbitmq",
-    "mongodb", "mysql", "postgresql", "pyro", "qpid", "rpc",
+    "mongodb", "mysql", "postgresql", "pyro", "qpid",
     "s3", "sentinel", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
 })
 # fmt: on
@@ -90,6 +109,18 @@ def has_results(url: str) -> bool:
     """Whether the technology of that URL can store results."""
     driver = _DRIVERS.get(scheme_of(url))
     return driver is not None and driver.results is not None
+
+
+def settings_of_results(url: str) -> tuple[str, ...]:
+    """The settings that the result store of that URL is told as options."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver.settings if driver is not None else ()
+
+
+def has_private_results(url: str) -> bool:
+    """Whether results go to who sent the task and to nobody else."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver is not None and driver.private
 
 
 def open_broker(url: str, options: Mapping[str, Any] | None = None) -> Broker:

@@ -16,6 +16,7 @@ from chervil.drivers.redis.location import Location
 from chervil.drivers.redis.names import Names
 from chervil.exceptions import BackendError
 from chervil.wire.message import Outcome
+from chervil.wire.outcomes import status_in
 
 #: Channels in one command.
 _AT_ONCE = 500
@@ -208,7 +209,7 @@ class RedisListener:
         for task_id, payload in heard:
             if task_id not in watched:
                 continue
-            status = None if payload is None else outcomes.status_in(payload)
+            status = None if payload is None else status_in(payload)
             if payload is None or status is None:
                 unclear[task_id] = None
             else:
