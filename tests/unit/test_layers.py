@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     {"signatures", "models", "messages"},
     {"publish", "groupcommit"},
     {"connections"},
+    {"control"},
     {"canvas"},
     {"registry"},
     {"coroutines"},

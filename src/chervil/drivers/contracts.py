@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from chervil.wire.message import Message, Outcome
+from chervil.wire.notes import Note
 
 
 class Features(msgspec.Struct, frozen=True):
@@ -39,6 +40,8 @@ class Features(msgspec.Struct, frozen=True):
     shared: bool = True
     #: Largest head + body in bytes; 0 means no limit of its own.
     max_size: int = 0
+    #: Has :meth:`Broker.fanout`, so that nodes can be asked and told things.
+    fanout: bool = False
     #: Knows its delayed messages: counts them, deletes them with ``purge``, and tells when
     #: the next one is due.
     sees_delayed: bool = True
@@ -215,6 +218,60 @@ class Consumer(Protocol):
         ...
 
 
+class Mailbox(Protocol):
+    """Where notes arrive for one who listens. Belongs to one thread at a time.
+
+    What comes faster than it is read is bounded: the oldest are lost.
+    """
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when :meth:`receive` may find something; the same
+        one until it is closed."""
+        ...
+
+    def receive(self) -> Sequence[Note]:
+        """What has arrived, without waiting; what is not a note is left out.
+
+        :raises BrokerUnavailable: the connection is lost; close it and open another.
+        """
+        ...
+
+    def close(self) -> None:
+        """Listen no longer, and remove what it had in the broker. Never raises; doing it
+        again changes nothing."""
+        ...
+
+
+class Fanout(Protocol):
+    """Notes to all who listen at that moment, and answers to one of them.
+
+    Nothing is kept for who listens later, and nothing outlives its owner: what a
+    process leaves behind when it dies is removed by others, or expires.
+    May be used from any thread and, after a fork, from the child. Each method raises
+    :class:`~chervil.exceptions.BrokerUnavailable` when the broker does not answer.
+    """
+
+    def subscribe(self, exchange: str, name: str, key: str = "") -> Mailbox:
+        """Hear what is broadcast from the moment on at which this returns.
+
+        :param name: of who listens; names what the broker keeps for it.
+        :param key: only notes whose key matches, ``#`` standing for any words.
+        """
+        ...
+
+    def broadcast(self, exchange: str, note: Note, key: str = "") -> int | None:
+        """Tell all who listen to that exchange; how many they are, None: unknown."""
+        ...
+
+    def answers(self, exchange: str, key: str) -> Mailbox:
+        """Hear what is sent to this key with :meth:`reply`, from now on."""
+        ...
+
+    def reply(self, exchange: str, key: str, note: Note) -> None:
+        """Answer who listens at that key; nothing happens when nobody does."""
+        ...
+
+
 class Broker(Protocol):
     """Stores messages until a consumer has settled them."""
 
@@ -247,8 +304,20 @@ class Broker(Protocol):
         """Delete the ready and delayed messages of a queue; how many."""
         ...
 
-    def revoke(self, ids: Iterable[str], expires: float) -> None:
-        """Remember, until the Unix time ``expires``, that these tasks must not run."""
+    def revoke(self, ids: Iterable[str], expires: float) -> Collection[str] | None:
+        """Remember, until the Unix time ``expires``, that these tasks must not run.
+
+        :returns: those that a consumer may hold a claim on, which may be running; nobody
+            will start the others. None: the broker cannot tell.
+        """
+        ...
+
+    def revoked(self, limit: int = 1000) -> Sequence[str]:
+        """Tasks that are remembered so, up to that many. (``Features.fanout``)"""
+        ...
+
+    def fanout(self) -> Fanout:
+        """Notes to all nodes, over this broker's connections. (``Features.fanout``)"""
         ...
 
     def dead(

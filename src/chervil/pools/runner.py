@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from chervil import states
 from chervil.canvas import continuation
-from chervil.context import Context
+from chervil.context import Context, Unread, unread
 from chervil.exceptions import (
     ChervilError,
     DecodeError,
@@ -27,9 +30,10 @@ from chervil.exceptions import (
 )
 from chervil.execution import Ending, execute, format_traceback
 from chervil.log import task_fields
-from chervil.pools.frames import Extra, Job, Kind, pack_report
+from chervil.pools.frames import SUCCEEDED, Extra, Job, Kind, pack_report
 from chervil.wire import envelope, outcomes
 from chervil.wire.celery_v2 import decode_body
+from chervil.wire.envelope import Head, Headers
 from chervil.wire.message import Message
 from chervil.wire.serializers import accept_types
 from chervil.wire.times import now_text
@@ -39,6 +43,25 @@ if TYPE_CHECKING:
     from chervil.task import Task
 
 logger = logging.getLogger("chervil.task")
+
+
+class Run(msgspec.Struct, gc=False):
+    """A job that was opened."""
+
+    #: The job's.
+    number: int
+    task: Task[Any, Any]
+    request: Context
+    args: list[Any]
+    kwargs: dict[str, Any]
+    #: What is known of the request while it is unread.
+    headers: Headers | None
+
+    @property
+    def seen(self) -> Context | Headers:
+        """The request or, when nobody has looked at it, what its message says."""
+        headers = self.headers
+        return self.request if headers is None or type(self.request) is not Unread else headers
 
 
 class Runner:
@@ -59,24 +82,26 @@ class Runner:
         self._extended = conf.result_extended
         self._max_size = conf.result_max_size
         self._log_info = logger.isEnabledFor(logging.INFO)
+        #: Of the tasks that were run: looking into the settings costs more than the rest of it.
+        self._track_started: dict[str, bool] = {}
 
     # --- the ways in
 
     def perform(self, job: Job) -> None:
         """Run a job in this thread and report it."""
-        opened = self.open(job)
-        if opened is not None:
-            self.perform_opened(job, *opened)
+        run = self.open(job)
+        if run is not None:
+            self.perform_opened(run)
 
-    def perform_opened(self, job: Job, task: Task[Any, Any], request: Context) -> None:
+    def perform_opened(self, run: Run) -> None:
         """Run an opened job in this thread and report it."""
         try:
-            ending = execute(task, request)
+            ending = execute(run.task, run.request, run.args, run.kwargs)
         except WorkerTerminate:
             raise
         except BaseException as exc:
             ending = self.interrupted(exc)
-        self.conclude(job, task, request, ending)
+        self.conclude(run, ending)
 
     def interrupted(self, exc: BaseException) -> Ending:
         """The ending of a job that was interrupted outside the user's function."""
@@ -84,26 +109,85 @@ class Runner:
 
     # --- before
 
-    def open(self, job: Job) -> tuple[Task[Any, Any], Context] | None:
-        """The task and request of a job; None when it was unreadable and reported so."""
+    def open(self, job: Job) -> Run | None:
+        """What there is to run; None when the job was unreadable and reported so."""
         try:
-            message = envelope.decode(job.head, job.body)
-            headers = message.headers
-            args, kwargs, embed = decode_body(
-                message.body,
-                message.content_type,
-                message.content_encoding,
-                headers.get("compression"),
-                self._accept,
-            )
-            task = self._tasks[headers["task"]]
+            head = None if job.body is None else envelope.glance(job.head)
+            run = self._open_whole(job) if head is None else self._open_usual(job, head)
+            request = run.request
+            if run.headers is None and request.follows:
+                continuation.check(request)
         except (ChervilError, KeyError) as exc:
             self._unreadable(job, exc)
             return None
+        name = run.task.name
+        started = self._track_started.get(name)
+        if started is None:
+            started = self._track_started[name] = bool(run.task.track_started)
+        if started and request.reporter is not None:
+            request.reporter(
+                request.id or "", states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
+            )
+        return run
+
+    def _open_usual(self, job: Job, head: Head) -> Run:
+        """With no more of the head read than it takes to run a task that does not look at
+        its request."""
+        headers = head.headers
+        args, kwargs, embed = decode_body(
+            job.body or b"",
+            head.content_type,
+            head.content_encoding,
+            headers.compression,
+            self._accept,
+        )
+        task = self._tasks[headers.task]
+        if any(embed.values()):
+            request = self._read(job, task, args, kwargs, embed)
+            return Run(job.number, task, request, args, kwargs, None)
+        if headers.ignore_result is None:  # sent by name, by who does not know the task
+            headers.ignore_result = task.ignore_result
+        request = unread(partial(self._read, job, task, args, kwargs, embed))
+        return Run(job.number, task, request, args, kwargs, headers)
+
+    def _open_whole(self, job: Job) -> Run:
+        message = envelope.decode(job.head, job.body)
+        headers = message.headers
+        args, kwargs, embed = decode_body(
+            message.body,
+            message.content_type,
+            message.content_encoding,
+            headers.get("compression"),
+            self._accept,
+        )
+        task = self._tasks[headers["task"]]
+        request = self._request(job, message, task, args, kwargs, embed)
+        return Run(job.number, task, request, args, kwargs, None)
+
+    def _read(
+        self,
+        job: Job,
+        task: Task[Any, Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        embed: dict[str, Any],
+    ) -> Context:
+        """The request of a job of which only what runs was read."""
+        return self._request(job, envelope.decode(job.head, b""), task, args, kwargs, embed)
+
+    def _request(
+        self,
+        job: Job,
+        message: Message,
+        task: Task[Any, Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        embed: dict[str, Any],
+    ) -> Context:
         properties = message.properties
         properties["reply_to"] = message.reply_to
         request = Context.for_message(
-            headers,
+            message.headers,
             properties,
             args,
             kwargs,
@@ -117,21 +201,11 @@ class Runner:
                 "queue": job.queue,
             },
         )
-        if request.follows:
-            try:
-                continuation.check(request)
-            except InvalidTaskError as exc:
-                self._unreadable(job, exc)
-                return None
-        if request.ignore_result is None:  # sent by name, by who does not know the task
+        if request.ignore_result is None:
             request.ignore_result = task.ignore_result
         request.deliveries = job.deliveries
-        request.reporter = self._reporter(job)
-        if task.track_started:
-            request.reporter(
-                message.id, states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
-            )
-        return task, request
+        request.reporter = partial(self._report_state, job.number)
+        return request
 
     def _unreadable(self, job: Job, exc: Exception) -> None:
         reason = f"{type(exc).__name__}: {exc}"
@@ -140,30 +214,34 @@ class Runner:
             pack_report(job.number, Kind.UNREADABLE, 0.0, b"", Extra(reason=reason, detail=detail))
         )
 
-    def _reporter(self, job: Job) -> Callable[[str, str, Any], None]:
+    def _report_state(self, number: int, task_id: str, state: str, meta: Any) -> None:
         """What ``update_state`` calls inside a worker: the hub stores it in its next batch."""
-
-        def report_state(task_id: str, state: str, meta: Any) -> None:
-            payload = outcomes.encode(
-                task_id=task_id,
-                status=state,
-                result=meta,
-                date_done=now_text() if state in states.READY_STATES else None,
-                serializer=self._serializer,
-                compression=self._compression,
-            )
-            extra = Extra(state, task_id=task_id)
-            self.report(pack_report(job.number, Kind.STATE, 0.0, payload, extra))
-
-        return report_state
+        payload = outcomes.encode(
+            task_id=task_id,
+            status=state,
+            result=meta,
+            date_done=now_text() if state in states.READY_STATES else None,
+            serializer=self._serializer,
+            compression=self._compression,
+        )
+        extra = Extra(state, task_id=task_id)
+        self.report(pack_report(number, Kind.STATE, 0.0, payload, extra))
 
     # --- after
 
-    def conclude(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> None:
-        """Turn an ending into a report, hand it in and log it."""
+    def conclude(
+        self,
+        run: Run,
+        ending: Ending,
+        report: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Turn an ending into a report, hand it in and log it.
+
+        :param report: takes it in the place of :attr:`report`.
+        """
         for tries in range(4):
             try:
-                self.report(self._frame(job, task, request, ending))
+                (report or self.report)(self._frame(run, ending))
                 break
             except (OSError, WorkerTerminate):
                 raise  # the hub has gone, or this process is going
@@ -173,108 +251,100 @@ class Runner:
                 if tries == 3:
                     raise
                 if ending.status == states.FAILURE:
+                    request = run.request
                     request.callbacks = request.errbacks = request.chain = None
                 ending = Ending(states.FAILURE, exc, format_traceback(exc), ending.runtime)
         if self._log_info or ending.status == states.FAILURE:
-            _log(task, request, ending)
+            _log(run, ending)
 
-    def _frame(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> bytes:
-        status, number, runtime = ending.status, job.number, ending.runtime
+    def _frame(self, run: Run, ending: Ending) -> bytes:
+        status, number, runtime = ending.status, run.number, ending.runtime
         if status == states.SUCCESS:
-            follow = (
-                continuation.after_success(self.app, request, ending.value)
-                if request.follows
-                else ()
-            )
-            if request.ignore_result and not follow:
-                return pack_report(number, Kind.IGNORED, runtime, b"")
-            extra = Extra(status, publish=follow)
-            if request.ignore_result:
+            seen, extra = run.seen, SUCCEEDED
+            if seen is not run.headers and run.request.follows:
+                # These become its children, which the outcome names.
+                follow = continuation.after_success(self.app, run.request, ending.value)
+                extra = Extra(status, follow)
+            if seen.ignore_result:
                 return pack_report(number, Kind.IGNORED, runtime, b"", extra)
-            payload = self._outcome(request, task, ending)
-            if follow:
-                return pack_report(number, Kind.ENDED, runtime, payload, extra)
-            return pack_report(number, Kind.ENDED, runtime, payload)
+            payload = self._outcome(run, ending)
+            return pack_report(number, Kind.ENDED, runtime, payload, extra)
         if status == states.FAILURE:
-            return self._failure_frame(job, task, request, ending)
+            return self._failure_frame(run, ending)
         if status == states.RETRY:
-            return self._retry_frame(job, task, request, ending)
+            return self._retry_frame(run, ending)
         if status == states.REJECTED:
-            return self._reject_frame(job, task, request, ending)
+            return self._reject_frame(run, ending)
         return pack_report(number, Kind.IGNORED, runtime, b"")
 
-    def _failure_frame(
-        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
-    ) -> bytes:
+    def _failure_frame(self, run: Run, ending: Ending) -> bytes:
         follow: Sequence[Message] = ()
+        task, request = run.task, run.request
         if request.follows:
             follow = continuation.after_failure(self.app, request, ending.value, ending.traceback)
         kind = Kind.ENDED
         if not task.acks_on_failure_or_timeout and task.acks_late:
             kind = Kind.FAILED_UNACKED
         keep = not request.ignore_result or task.store_errors_even_if_ignored
-        payload = self._outcome(request, task, ending) if keep else b""
+        payload = self._outcome(run, ending) if keep else b""
         if kind is Kind.ENDED and not keep:
             kind = Kind.IGNORED
         return pack_report(
-            job.number,
+            run.number,
             kind,
             ending.runtime,
             payload,
             Extra(states.FAILURE, follow, *_reason(ending)),
         )
 
-    def _retry_frame(
-        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
-    ) -> bytes:
+    def _retry_frame(self, run: Run, ending: Ending) -> bytes:
         retry: Retry = ending.value
         payload = b""
-        if not request.ignore_result:
+        if not run.request.ignore_result:
             shown = Ending(states.RETRY, retry.exc or retry, ending.traceback, ending.runtime)
-            payload = self._outcome(request, task, shown)
+            payload = self._outcome(run, shown)
         follow = () if retry.pending is None else (retry.pending,)
-        return pack_report(
-            job.number, Kind.RETRY, ending.runtime, payload, Extra(states.RETRY, follow)
-        )
+        extra = Extra(states.RETRY, follow)
+        return pack_report(run.number, Kind.RETRY, ending.runtime, payload, extra)
 
-    def _reject_frame(
-        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
-    ) -> bytes:
+    def _reject_frame(self, run: Run, ending: Ending) -> bytes:
         reject: Reject = ending.value
         if reject.requeue:
-            return pack_report(job.number, Kind.REQUEUE, ending.runtime, b"")
+            return pack_report(run.number, Kind.REQUEUE, ending.runtime, b"")
         payload = b""
-        if not request.ignore_result:
+        if not run.request.ignore_result:
             failed = Ending(states.FAILURE, reject, None, ending.runtime)
-            payload = self._outcome(request, task, failed)
+            payload = self._outcome(run, failed)
         extra = Extra(states.FAILURE, (), f"rejected by the task: {reject.reason}")
-        return pack_report(job.number, Kind.REJECTED, ending.runtime, payload, extra)
+        return pack_report(run.number, Kind.REJECTED, ending.runtime, payload, extra)
 
-    def _outcome(self, request: Context, task: Task[Any, Any], ending: Ending) -> bytes:
-        status = ending.status
+    def _outcome(self, run: Run, ending: Ending) -> bytes:
+        status, seen = ending.status, run.seen
+        children = () if seen is run.headers else run.request._children or ()
         payload = outcomes.encode(
-            task_id=request.id or "",
+            task_id=seen.id or "",
             status=status,
             result=ending.value,
             traceback=ending.traceback,
-            children=[child.as_tuple() for child in request.children] if request.children else (),
+            children=[child.as_tuple() for child in children],
             date_done=now_text() if status in states.READY_STATES else None,
-            group_id=request.group,
-            parent_id=request.parent_id,
-            extended=self._extended_fields(request, task) if self._extended else None,
+            group_id=seen.group,
+            parent_id=seen.parent_id,
+            extended=self._extended_fields(run) if self._extended else None,
             serializer=self._serializer,
             compression=self._compression,
         )
         if self._max_size and len(payload) > self._max_size and status == states.SUCCESS:
             raise MessageTooLarge(
-                f"the result of {task.name}[{request.id}] has {len(payload):,} bytes, more than "
+                f"the result of {run.task.name}[{seen.id}] has {len(payload):,} bytes, more than "
                 f"result_max_size ({self._max_size:,})"
             )
         return payload
 
-    def _extended_fields(self, request: Context, task: Task[Any, Any]) -> dict[str, Any]:
+    def _extended_fields(self, run: Run) -> dict[str, Any]:
+        request = run.request
         return {
-            "name": task.name,
+            "name": run.task.name,
             "args": request.args,
             "kwargs": request.kwargs,
             "worker": self.hostname,
@@ -297,11 +367,11 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _log(task: Task[Any, Any], request: Context, ending: Ending) -> None:
-    name, ident, status = task.name, request.id, ending.status
+def _log(run: Run, ending: Ending) -> None:
+    name, ident, status = run.task.name, run.seen.id, ending.status
     fields = task_fields(name, ident, state=status, runtime=ending.runtime)
     try:
-        level, text, values = _line(task, ending)
+        level, text, values = _line(run.task, ending)
         logger.log(level, "Task %s[%s] " + text, name, ident, *values, extra=fields)
     except Exception:
         text = "Task %s[%s] %s (its value cannot be shown)"

@@ -23,6 +23,7 @@ from chervil.wire.message import Message, Outcome
 
 if TYPE_CHECKING:
     from chervil.drivers.memory.consumer import MemoryConsumer
+    from chervil.drivers.memory.fanout import MemoryMailbox
     from chervil.drivers.memory.listener import MemoryListener
 
 
@@ -66,6 +67,7 @@ class Space:
         self.results: dict[str, Outcome] = {}
         self.expiries: list[tuple[float, str]] = []
         self.listeners: list[MemoryListener] = []
+        self.mailboxes: list[MemoryMailbox] = []
 
     # --- all of these are called with the lock held
 

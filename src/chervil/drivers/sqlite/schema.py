@@ -20,7 +20,7 @@ from chervil.exceptions import ImproperlyConfigured
 #: Marks the file as ours (``PRAGMA application_id``): "Chrv".
 APPLICATION_ID: Final = 0x43687276
 #: Grows with each change to the tables (``PRAGMA user_version``).
-VERSION: Final = 1
+VERSION: Final = 2
 
 TABLES: Final = (
     # Queues are numbered, so that long names cost nothing in indexes. Rows stay.
@@ -111,9 +111,26 @@ TABLES: Final = (
     ) WITHOUT ROWID""",
 )
 
+#: What was added after version 1; made in older files when they are opened.
+ADDED: Final = (
+    # Sockets of who listens to notes; answers: for what is sent to its key alone.
+    """CREATE TABLE IF NOT EXISTS mailboxes (
+        name TEXT PRIMARY KEY,
+        exchange TEXT NOT NULL,
+        key TEXT NOT NULL,
+        answers INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # Notes that they have not read; few, and not for long: no index.
+    """CREATE TABLE IF NOT EXISTS notes (
+        id INTEGER PRIMARY KEY,
+        mailbox TEXT NOT NULL,
+        note BLOB NOT NULL
+    )""",
+)
 
-def check(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether the tables are there; changes nothing.
+
+def check(connection: sqlite3.Connection, path: str) -> int:
+    """The version of the tables that are there, 0 for none; changes nothing.
 
     :raises ImproperlyConfigured: the file is another program's, or of a newer version.
     """
@@ -127,22 +144,23 @@ def check(connection: sqlite3.Connection, path: str) -> bool:
                 f"{path} was written by a newer Chervil (tables of version {version}, this "
                 f"one knows {VERSION}): upgrade Chervil here, or name another file"
             )
-        return True
+        return int(version)
     if application or tables:
         raise ImproperlyConfigured(
             f"{path} is a database of another program; name another file, Chervil creates it"
         )
-    return False
+    return 0
 
 
 def create(connection: sqlite3.Connection, path: str) -> None:
-    """Make the tables if they are not there."""
-    if check(connection, path):
+    """Make the tables that are not there."""
+    if check(connection, path) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not check(connection, path):  # another process may have been faster
-            for statement in TABLES:
+        version = check(connection, path)  # another process may have been faster
+        if version < VERSION:
+            for statement in (*(() if version else TABLES), *ADDED):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
