@@ -175,8 +175,8 @@ def test_a_deleted_queue_is_declared_again(
 def test_a_queue_that_nobody_reads_is_kept_while_tasks_are_sent(
     open_store: Callable[..., RpcResults], link: Link
 ) -> None:
-    store = open_store(result_expires=1.0)
-    address, end = new_id(), time.monotonic() + 2.5
+    store = open_store(result_expires=2.0)
+    address, end = new_id(), time.monotonic() + 4.0
     while time.monotonic() < end:
         store.expect(address, ["a"])
         assert is_there(link, address)

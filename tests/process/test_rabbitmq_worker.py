@@ -87,3 +87,46 @@ def test_killed_executors_and_nodes_lose_nothing(start: Any, tmp_path: Path, que
     assert result.get(timeout=WAIT)
     assert [r.get(timeout=WAIT) for r in others] == [i + 1 for i in range(50)]
     wait_until(lambda: pooled.app.broker.depths([queue])[queue].ready == 0, WAIT)
+
+
+def test_a_restarted_server(
+    start: Any, tmp_path: Path, rabbitmqctl: Callable[..., None], queue: str
+) -> None:
+    """The node comes back by itself, and what it was running meanwhile runs only once."""
+    node = start("-P", "prefork", "-c", "2")
+    started, go = tmp_path / "started", tmp_path / "go"
+    held = pooled.holds.delay(str(started), str(go))
+    wait_until(lambda: lines(started), WAIT)
+    late = pooled.add.apply_async((1, 2), countdown=6)
+    rabbitmqctl("stop_app")
+    node.wait_for_log("lease ran out", WAIT)
+    rabbitmqctl("start_app")
+    node.wait_for_log("runs on", WAIT)
+    others = [pooled.add.delay(i, 1) for i in range(20)]
+    assert [r.get(timeout=WAIT) for r in others] == [i + 1 for i in range(20)]
+    go.touch()
+    assert held.get(timeout=WAIT)
+    assert late.get(timeout=WAIT) == 3
+    assert len(lines(started)) == 1
+    wait_until(lambda: pooled.app.broker.depths([queue])[queue].ready == 0, WAIT)
+    assert node.stop() == 0
+
+
+def test_a_task_longer_than_the_servers_consumer_timeout(
+    start: Any, tmp_path: Path, rabbitmqctl: Callable[..., None]
+) -> None:
+    """RabbitMQ takes the message back and gives it to the node again, which goes on."""
+    rabbitmqctl("eval", "application:set_env(rabbit, consumer_timeout, 1000).")
+    rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
+    try:
+        node = start("-P", "prefork", "-c", "2")
+        started, go = tmp_path / "started", tmp_path / "go"
+        held = pooled.holds.delay(str(started), str(go))
+        node.wait_for_log("consumer_timeout", WAIT)
+        node.wait_for_log("runs on", WAIT)
+        go.touch()
+        assert held.get(timeout=WAIT)
+        assert len(lines(started)) == 1
+    finally:
+        rabbitmqctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
+        rabbitmqctl("eval", "application:set_env(rabbit, channel_tick_interval, 60000).")

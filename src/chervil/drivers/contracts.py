@@ -40,13 +40,13 @@ class Features(msgspec.Struct, frozen=True):
     shared: bool = True
     #: Largest head + body in bytes; 0 means no limit of its own.
     max_size: int = 0
+    #: Has :meth:`Broker.fanout`, so that nodes can be asked and told things.
+    fanout: bool = False
     #: Knows its delayed messages: counts them, deletes them with ``purge``, and tells when
     #: the next one is due.
     sees_delayed: bool = True
     #: Can name all of its queues, also those that this process has nothing to do with.
     lists_queues: bool = True
-    #: Has :meth:`Broker.fanout`, so that nodes can be asked and told things.
-    fanout: bool = False
 
 
 class Binding(msgspec.Struct, frozen=True):

@@ -200,20 +200,21 @@ class Loop:
         if found is not None and found[0] == number:
             found[1].interrupt(exception())
             return
-        running, _, thread = self._seat.page.read(self._seat.index, slot)
-        if running == number and thread:
-            raise_in_thread(thread, exception)
+        self._terminate(slot, number, exception)
 
-    def _terminate(self, slot: int, number: int) -> None:
+    def _terminate(
+        self, slot: int, number: int, exception: type[BaseException] = Terminated
+    ) -> None:
         """Cancel a coroutine; raise in the thread of a function."""
         running, _, thread = self._seat.page.read(self._seat.index, slot)
         if running != number:
             return
         task = self._tasks.get(slot)
         if task is not None:
-            task.cancel()
+            # After its first step, which may be due: before, it would end without a report.
+            self._loop.call_soon(task.cancel)
         elif thread:
-            raise_in_thread(thread, Terminated)
+            raise_in_thread(thread, exception)
 
     # --- functions that are not coroutines
 

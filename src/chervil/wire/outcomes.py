@@ -181,8 +181,7 @@ def decode(payload: bytes, serializer: str = "json", import_modules: bool = True
     :param import_modules: see :func:`chervil.wire.failures.exception_from_dict`.
     :raises DecodeError: it is no such document.
     """
-    if payload[:1] == b"\0":
-        payload = _decompressed(payload)
+    payload = uncompressed(payload)
     if serializer == "json" and not serializers.json_replaced:
         meta = jsoncodec.loads(payload)
     else:
@@ -214,9 +213,13 @@ def _content_type(serializer: str) -> str:
     return content_type
 
 
-def _decompressed(payload: bytes) -> bytes:
+def uncompressed(payload: bytes) -> bytes:
+    """The serialized document, of one that may be compressed.
+
+    :raises DecodeError: it is damaged, or its compression is unknown.
+    """
     how, data = split_compression(payload)
-    return _compression.decompress(data, how)
+    return _compression.decompress(data, how) if how else data
 
 
 # --- what stores have to know of a document ------------------------------------------------
@@ -263,5 +266,9 @@ def status_of(payload: bytes) -> str:
     try:
         return status_in(payload) or str(decode(payload, import_modules=False)["status"])
     except DecodeError:
-        found = _ELSEWHERE.search(payload)
-        return found[1].decode() if found else ""
+        pass  # of another serializer than JSON
+    try:
+        found = _ELSEWHERE.search(uncompressed(payload))
+    except DecodeError:
+        return ""
+    return found[1].decode() if found else ""

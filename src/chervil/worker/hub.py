@@ -28,6 +28,7 @@ from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
 from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
 from chervil.wire.message import Message, Outcome
 from chervil.worker.admission import Admission
+from chervil.worker.adrift import Adrift
 from chervil.worker.appetite import Appetite
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
@@ -89,6 +90,8 @@ class Hub:
         self._retry_at = 0.0
         self._backoff = Backoff(base=0.05, cap=2.0)
         self._lost = threading.Event()
+        self._adrift = Adrift()
+        self._casting_off = False
         self._wakeup = wakeup
         #: What other threads ask this one to do between two steps.
         self.requests: deque[Callable[[], None]] = deque()
@@ -111,7 +114,7 @@ class Hub:
             if self.requests:
                 self.requests.popleft()()
                 self._hungry = True
-            if self._lost.is_set():
+            if self._lost.is_set() and now >= self._retry_at:
                 self._start_over()
             self._consumer.room = room = self._room()
             blocked = now < self._retry_at
@@ -156,7 +159,8 @@ class Hub:
             if not self._shared:
                 settlements = self._put_first(settlements)
             deliveries = self._consumer.exchange(settlements, room)
-        except LeaseLost:
+        except LeaseLost as exc:
+            logger.error("%s", exc)
             self.lose()
             return
         except OperationalError as exc:
@@ -196,6 +200,8 @@ class Hub:
             verdict = self._admission.examine(delivery, now)
             if isinstance(verdict, Settlement):
                 self._settlements.append(verdict)
+                continue
+            if self._adrift and self._comes_back(verdict):
                 continue
             self._flights[verdict.number] = verdict
             if not verdict.acked:
@@ -266,6 +272,8 @@ class Hub:
             if flight is None or flight.lost:
                 if flight is not None and report.kind is not Kind.STATE:
                     del flights[report.number]
+                    if report.kind is not Kind.NOT_BEGUN:
+                        self._adrift.ended(self._settling.end(flight, report))
                 continue
             if report.kind is Kind.NOT_BEGUN:
                 if flight.signum:
@@ -383,7 +391,22 @@ class Hub:
         self._lost.set()
 
     def _start_over(self) -> None:
-        """With a new consumer; what still runs is ignored when it reports."""
+        """With a new consumer; what still runs is kept for the messages that come back."""
+        if not self._casting_off:
+            self._cast_off()
+        if self.reopen is not None:
+            try:
+                self._consumer = self.reopen()
+            except OperationalError as exc:
+                self._failed(exc)
+                return
+        self._casting_off = False
+        self._lost.clear()
+        self._hungry = True
+        self._watch()
+
+    def _cast_off(self) -> None:
+        self._casting_off = True
         logger.error(
             "This node's lease ran out (was it stopped, or the broker away?): its %d claims "
             "belong to others now and it starts over",
@@ -401,13 +424,21 @@ class Hub:
             else:
                 discard(frame)
                 self._flights.pop(job_number(frame), None)
+        for settlement in self._settlements:
+            self._adrift.ended(settlement)
         self._settlements.clear()
-        if self.reopen is not None:
-            try:
-                self._consumer = self.reopen()
-            except OperationalError as exc:
-                self._failed(exc)
-                return
-        self._lost.clear()
-        self._hungry = True
-        self._watch()
+        self._adrift.leave(flight for flight in self._flights.values() if flight.lost)
+
+    def _comes_back(self, arrived: Flight) -> bool:
+        """Whether the job of a message that has come runs here already, or has ended."""
+        settlement = self._adrift.settlement(arrived)
+        if settlement is not None:
+            self._settlements.append(settlement)
+            return True
+        flight = self._adrift.running(arrived)
+        if flight is None or flight.number not in self._flights:
+            return False
+        logger.warning("Task %s[%s] has come back and runs on", flight.task.name, flight.task_id)
+        flight.delivery = arrived.delivery
+        flight.lost = False
+        return True

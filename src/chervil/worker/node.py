@@ -318,6 +318,7 @@ class Node:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         cold = number == signal.SIGQUIT or self._stop_asked >= WARM
+        self._stop_asked = COLD if cold else WARM  # another one may come while this is told
         signals.worker_shutting_down.send(
             sender=self.hostname, sig=number, how="Cold" if cold else "Warm", exitcode=int(cold)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
@@ -128,10 +128,11 @@ class AmqpBroker:
                 return 0
             return int(count)
 
-    def revoke(self, ids: Iterable[str], expires: float) -> None:
-        """See :meth:`chervil.drivers.contracts.Broker.revoke`."""
+    def revoke(self, ids: Iterable[str], expires: float) -> Collection[str] | None:
+        """See :meth:`chervil.drivers.contracts.Broker.revoke`; who holds what is not known."""
         with self.pool.link() as link:
             self.revocations.send(link, ids, expires)
+        return None
 
     def revoked(self, limit: int = 1000) -> Sequence[str]:
         """See :meth:`chervil.drivers.contracts.Broker.revoked`."""

@@ -112,23 +112,29 @@ class AmqpConsumer:
         self._check()
         try:
             with self._lock:
-                self._link.pump()
+                if limit > 0:
+                    self._link.pump()
                 self._take_arrived()
                 self._adjust(limit, len(settlements))
-        except (OperationalError, Refused) as exc:
-            raise self._lost(exc) from exc
-        if settlements:
-            self._settle(settlements)
-        try:
+            if settlements:
+                self._settle(settlements)
             with self._lock:
                 return self._claim(limit)
-        except (OperationalError, Refused) as exc:
+        except LeaseLost:
+            raise
+        except Refused as exc:
+            raise self._lost(exc) from exc
+        except OperationalError as exc:
+            if self._link.open:
+                raise  # it is the other connection's
             raise self._lost(exc) from exc
 
     def _claim(self, limit: int) -> list[Delivery]:
         found: list[Delivery] = []
         waiting = self._waiting
-        if limit <= 0 or not waiting:
+        if limit <= 0:
+            if waiting:  # read by the way, so that the descriptor does not tell of it
+                self._ear.ring()
             return found
         read, queue_of = self._heads.read, self._window.queue_of
         while waiting and len(found) < limit:
@@ -209,11 +215,8 @@ class AmqpConsumer:
         if items:
             self._send(items)
             self._followed -= settled
-        try:
-            self._give_back(returned)
-            self._acknowledge(acks)
-        except OperationalError as exc:
-            raise self._lost(exc) from exc
+        self._give_back(returned)
+        self._acknowledge(acks)
 
     def _send(self, items: Sequence[tuple[int, Parcel]]) -> None:
         """Store what takes the place of claims; if that fails, nothing is settled yet."""

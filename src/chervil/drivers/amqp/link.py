@@ -8,47 +8,28 @@ acknowledgements for a whole batch in one write.
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from chervil import clock
 from chervil.drivers.amqp import methods as m
-from chervil.drivers.amqp.connecting import Session, connect, open_session
+from chervil.drivers.amqp.connecting import Session, open_session
 from chervil.drivers.amqp.location import Location, Server
 from chervil.drivers.amqp.reading import Content, Reader
+from chervil.drivers.amqp.transport import Transport
 from chervil.drivers.amqp.trouble import Refused
 from chervil.exceptions import DecodeError, OperationalError
 
-_READ: Final = 262144
-#: Windows has no such flag; nothing of this package runs there but clients.
-_DONT_WAIT: Final = getattr(socket, "MSG_DONTWAIT", 0)
 #: Messages, and bytes, that are sent before their confirmations are awaited.
 _AT_ONCE: Final = 1000
 _BYTES_AT_ONCE: Final = 4 << 20
 #: Seconds that the server may take to say goodbye.
 _GOODBYE: Final = 1.0
 
-#: Counts forks: a connection of the parent must not be used by the child.
-_forks = 0
-
-
-def _after_fork() -> None:
-    global _forks
-    _forks += 1
-
-
 #: Of several servers, the one that was there last.
 _last_good: dict[Location, Server] = {}
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Failures(msgspec.Struct):
@@ -63,7 +44,7 @@ class Failures(msgspec.Struct):
         return bool(self.refused or self.returned)
 
 
-class Link:
+class Link(Transport):
     """A connection. Not for several threads at once, except for :meth:`beat`,
     :meth:`is_silent` and :meth:`sever`.
 
@@ -88,18 +69,11 @@ class Link:
         heartbeat: int = 0,
         confirm: bool = False,
     ) -> None:
-        self.location = location
-        self.error = error
-        self.forks = _forks
-        self.open = True
-        #: Reason for which the server takes no messages now (``connection.blocked``).
-        self.blocked = ""
+        super().__init__(location, error)
         #: Messages that arrived and that nobody has taken yet; see :meth:`take`.
         self.arrived: list[Content] = []
         #: Tags of consumers that the server ended, mostly because their queue is gone.
         self.cancelled: list[str] = []
-        #: Monotonic seconds of the last sign of life.
-        self.heard_at = clock.monotonic()
         self._answers: list[tuple[int, bytes, tuple[Any, ...]]] = []
         self._channels: set[int] = set()
         self._refused: dict[int, Refused] = {}
@@ -107,9 +81,6 @@ class Link:
         self._unconfirmed: dict[int, int] = {}
         self._failures = Failures()
         self._published = 0
-        self._lock = threading.Lock()
-        self.socket: socket.socket
-        self.server: Server
         #: What was agreed on when it was opened.
         self.session: Session
         self._begin(label, heartbeat)
@@ -139,12 +110,7 @@ class Link:
         raise self.error("; ".join(map(str, errors))) from errors[0]
 
     def _begin_at(self, server: Server, label: str, heartbeat: int) -> None:
-        self.server = server
-        self.socket = connect(self.location, server, self.error)
-        self.open = True
-        self._tls = server.tls
-        self._poll = select.poll()
-        self._poll.register(self.socket, select.POLLIN)
+        self._open(server)
         self.reader = Reader()
         try:
             self.session = open_session(self, label, heartbeat)
@@ -227,8 +193,7 @@ class Link:
         """
         self.send(m.pack(channel, m.BASIC_GET, queue, False) * count)
         deadline = clock.monotonic() + self.location.socket_timeout
-        found: list[Content] = []
-        empty = 0
+        found, empty = list[Content](), 0
         while len(found) + empty < count:
             others: list[Content] = []
             for content in self.take():
@@ -325,100 +290,7 @@ class Link:
         while not condition():
             self._read_until(deadline)
 
-    # --- bytes
-
-    def send(self, data: bytes) -> None:
-        """Write frames."""
-        try:
-            with self._lock:
-                self.socket.sendall(data)
-        except OSError as exc:
-            raise self.lost(exc) from exc
-
-    def send_parts(self, parts: Iterable[bytes]) -> None:
-        """Write frames in one go."""
-        self.send(b"".join(parts))
-
-    def beat(self) -> None:
-        """Tell the server that we are alive. From any thread.
-
-        It waits for no lock: whoever is sending just now tells it too. Nor is the socket
-        closed here, so that its descriptor stays what it is for who waits on it.
-
-        :raises OperationalError: the connection is broken.
-        """
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            self.socket.sendall(m.HEARTBEAT)
-        except OSError as exc:
-            self.sever()
-            raise self.error(
-                f"lost the connection to RabbitMQ at {self.server.name}: {exc}"
-            ) from exc
-        finally:
-            self._lock.release()
-
-    def sever(self) -> None:
-        """Cut the connection, so that whoever uses it finds it broken. From any thread."""
-        try:
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is
-
-    def is_silent(self, seconds: float) -> bool:
-        """Whether nothing came for so long, and nothing waits to be read. From any thread."""
-        return clock.monotonic() - self.heard_at > seconds and not self.readable()
-
-    def readable(self) -> bool:
-        """Whether there is something to be read."""
-        return bool(self._poll.poll(0))
-
-    def fileno(self) -> int:
-        """The descriptor to wait on; readable when :meth:`pump` finds something."""
-        return self.socket.fileno()
-
-    def _read_until(self, deadline: float) -> None:
-        """Wait for something to arrive."""
-        left = deadline - clock.monotonic()
-        if left <= 0 or (left < self.location.socket_timeout and not self._wait(left)):
-            raise self.lost(TimeoutError())
-        try:
-            data = self._receive() if self._tls else self.socket.recv(_READ)
-        except OSError as exc:
-            raise self.lost(exc) from exc
-        self._feed(data)
-
-    def _wait(self, seconds: float) -> bool:
-        if self._tls and self.socket.pending():  # type: ignore[attr-defined]
-            return True
-        return bool(self._poll.poll(seconds * 1000))
-
-    def _receive(self) -> bytes:
-        """With TLS: sending and receiving at the same time would damage its state."""
-        if not self._wait(self.location.socket_timeout):
-            raise TimeoutError
-        with self._lock:
-            return self.socket.recv(_READ)
-
-    def pump(self) -> None:
-        """Read what is there, without waiting."""
-        try:
-            if self._tls:
-                while self._wait(0):
-                    with self._lock:
-                        data = self.socket.recv(_READ)
-                    self._feed(data)
-                return
-            while True:
-                data = self.socket.recv(_READ, _DONT_WAIT)
-                self._feed(data)
-                if len(data) < _READ:
-                    return
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            raise self.lost(exc) from exc
+    # --- what arrives
 
     def _feed(self, data: bytes) -> None:
         if not data:
@@ -484,30 +356,13 @@ class Link:
 
     # --- trouble
 
-    def lost(self, exc: OSError | None) -> OperationalError:
-        """The error for a connection that broke; it is closed."""
-        self._drop()
-        name, limit = self.server.name, self.location.socket_timeout
-        if exc is None:
-            return self.error(f"RabbitMQ at {name} closed the connection")
-        if isinstance(exc, (BlockingIOError, TimeoutError)):
-            if self.blocked:
-                return self.error(
-                    f"RabbitMQ at {name} takes no messages now ({self.blocked}): it is short of "
-                    "memory or disk space, see rabbitmqctl status"
-                )
-            return self.error(
-                f"RabbitMQ at {name} has not answered within {limit:g} s (option socket_timeout)"
-            )
-        return self.error(f"lost the connection to RabbitMQ at {name}: {exc}")
-
     def refused(self, refusal: Refused) -> OperationalError:
         """The error for what the server refused."""
         return self.error(f"RabbitMQ at {self.server.name} {refusal}")
 
     def is_usable(self) -> bool:
         """Whether it can be used for a new command, as far as is known here."""
-        if self.forks != _forks or not self.open:
+        if self.is_inherited() or not self.open:
             return False
         if not self.readable():
             return True
@@ -521,7 +376,7 @@ class Link:
         """Say goodbye and close it; doing it again changes nothing."""
         if not self.open:
             return
-        if self.forks == _forks:  # else it is the parent's
+        if not self.is_inherited():  # else it is the parent's
             self._say_goodbye()
         self._drop()
 
@@ -537,10 +392,6 @@ class Link:
                     return
         except OperationalError:
             pass  # it was no longer there
-
-    def _drop(self) -> None:
-        self.open = False
-        self.socket.close()
 
 
 def _refusal(arguments: tuple[Any, ...]) -> Refused:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chervil.drivers.amqp.methods import BODY, HEADER, METHOD, unpack
+from chervil.drivers.amqp.methods import BEAT, BODY, HEADER, METHOD, unpack
 from chervil.exceptions import DecodeError
 
 _FRAME: Final = Struct(">BHI").unpack_from
@@ -22,6 +22,7 @@ _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _GET_OK: Final = b"\x00\x3c\x00\x47"
 _RETURN: Final = b"\x00\x3c\x00\x32"
 _WITH_CONTENT: Final = frozenset((_DELIVER, _GET_OK, _RETURN))
+_KINDS: Final = frozenset((METHOD, HEADER, BODY, BEAT))
 #: Channel, method, arguments.
 Heard = tuple[int, bytes, tuple[Any, ...]]
 
@@ -90,6 +91,8 @@ class Reader:
             start = place + 7
             stop = start + size
             if stop >= end:
+                if kind not in _KINDS:
+                    raise DecodeError(f"no AMQP frame: {data[place : place + 40]!r}")
                 break
             if data[stop] != 0xCE:
                 raise DecodeError(f"no AMQP frame: {data[place : place + 40]!r}")
