@@ -13,9 +13,10 @@ from chervil.drivers.registry import (
     has_private_results,
     open_broker,
     open_results,
+    scheme_of,
     settings_of_results,
 )
-from chervil.exceptions import QueueNotFound
+from chervil.exceptions import BackendError, QueueNotFound
 from chervil.identity import new_address
 from chervil.publish import Publisher
 from chervil.routing import Router
@@ -114,6 +115,20 @@ class Connected(Configured):
         """The result store, if results go to who sent the task and to nobody else."""
         backend = self.backend
         return cast("PrivateStore", backend) if self.has_private_results else None
+
+    def check_awaits(self, task_id: str) -> None:
+        """See that a result can come to this process.
+
+        :raises BackendError: it goes to another one.
+        """
+        store = self.private_backend
+        if store is not None and not store.awaits(task_id):
+            raise BackendError(
+                f"the result of task {task_id} cannot be waited for here: with "
+                f"{scheme_of(self.conf.effective_result_backend)}:// results go to the process "
+                "that sent the task, and this one did not, or the result was read long ago; a "
+                "store such as redis:// keeps results for everybody"
+            )
 
     def _open_broker(self) -> Broker:
         with self._lock:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from chervil import states
 from chervil.context import current_app
-from chervil.drivers.registry import scheme_of
-from chervil.exceptions import BackendError, ImproperlyConfigured
+from chervil.exceptions import ImproperlyConfigured
 from chervil.exceptions import TimeoutError as ResultTimeout
 from chervil.joining import assert_may_block
 from chervil.wire import outcomes
@@ -179,14 +178,7 @@ class AsyncResult(Generic[R]):
         app = self.app
         if self._sent_from == app.address:
             return True
-        store = app.private_backend
-        if store is not None and not store.awaits(self.id):
-            raise BackendError(
-                f"the result of task {self.id} cannot be waited for here: with "
-                f"{scheme_of(app.conf.effective_result_backend)}:// results go to the process "
-                "that sent the task, which is another one, or they were read long ago; a store "
-                "such as redis:// keeps results for everybody"
-            )
+        app.check_awaits(self.id)
         return False
 
     def __await__(self) -> Generator[Any, None, R]:

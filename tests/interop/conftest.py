@@ -7,13 +7,18 @@ parameter there.
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.conftest import SERVICES
 from tests.interop.sides import SIDES, Client, Workers
 from tests.support.processes import WorkerProcess
 from tests.unit.drivers.redis.servers import Server
@@ -50,18 +55,70 @@ if os.environ.get("INTEROP_CONTROL"):
     PAIRS.append(("celery", "celery"))
 
 
+#: Brokers, and where the results go.
+BROKERS = {
+    "redis": ("redis",),
+    "rabbitmq-rpc": ("rabbitmq",),
+    "rabbitmq-redis": ("rabbitmq", "redis"),
+}
+
+
 @pytest.fixture(
     scope="package",
-    params=[pytest.param("redis", marks=pytest.mark.requires_server("redis"))],
+    params=[
+        pytest.param(name, marks=pytest.mark.requires_server(*servers))
+        for name, servers in BROKERS.items()
+    ],
 )
 def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """A server of our own, so that whole databases are ours to look at."""
+    """Servers of our own, so that all that is there is ours to look at."""
+    kind, _, results = request.param.partition("-")
+    with ExitStack() as stack:
+        redis = stack.enter_context(_redis()) if "redis" in request.param else None
+        if kind == "redis":
+            assert redis is not None
+            yield Broker("redis", redis.url, redis.url, True, redis.call)
+            return
+        url = stack.enter_context(_vhost())
+        yield Broker(
+            "rabbitmq",
+            url,
+            "rpc://" if redis is None else redis.url,
+            False,
+            _nothing_to_call if redis is None else redis.call,
+        )
+
+
+@contextmanager
+def _redis() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="interop") as directory:
         server = Server(Path(directory))
         try:
-            yield Broker("redis", server.url, server.url, True, server.call)
+            yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def _vhost() -> Iterator[str]:
+    """The URL of a virtual host of the server for tests."""
+    name = f"interop-{uuid.uuid4().hex[:12]}"
+
+    def control(*args: str) -> None:
+        command = ["sh", SERVICES["CHERVIL_TEST_RABBITMQ_CTL"], *args]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+    control("add_vhost", name)
+    try:
+        url = SERVICES["CHERVIL_TEST_RABBITMQ_URL"]
+        control("set_permissions", "-p", name, urlsplit(url).username or "guest", *[".*"] * 3)
+        yield urlsplit(url)._replace(path=f"/{name}").geturl()
+    finally:
+        control("delete_vhost", name)
+
+
+def _nothing_to_call(*args: Any) -> Any:
+    raise AssertionError(f"no server to ask {args}")
 
 
 @pytest.fixture(scope="package")
