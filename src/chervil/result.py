@@ -74,7 +74,7 @@ class AsyncResult(Generic[R]):
         #: The task was sent with ``ignore_result``: ``get`` returns None at once.
         self.ignored = False
         self._meta: dict[str, Any] | None = None
-        #: The address that the message carried, when this process sent it.
+        #: The address that the message carried, when this process sent it or its parent.
         self._sent_from: str | None = None
 
     @property
@@ -280,7 +280,10 @@ class AsyncResult(Generic[R]):
         children = self._get_meta().get("children")
         if children is None:
             return None
-        return [result for child in children for result in _flat(child, self.app)]
+        found = [result for child in children for result in _flat(child, self.app)]
+        for result in found:
+            result._sent_from = self._sent_from
+        return found
 
     @property
     def date_done(self) -> dt.datetime | None:

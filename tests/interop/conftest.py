@@ -72,7 +72,7 @@ BROKERS = {
 )
 def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     """Servers of our own, so that all that is there is ours to look at."""
-    kind, _, results = request.param.partition("-")
+    kind = request.param.partition("-")[0]
     with ExitStack() as stack:
         redis = stack.enter_context(_redis()) if "redis" in request.param else None
         if kind == "redis":
