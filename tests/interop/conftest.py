@@ -28,6 +28,8 @@ class Broker(NamedTuple):
     #: The smaller number is served first.
     small_first: bool
     call: Callable[..., Any]
+    #: Settings of both sides.
+    conf: dict[str, Any] = {}
 
 
 class Pair(NamedTuple):
@@ -52,14 +54,34 @@ if os.environ.get("INTEROP_CONTROL"):
 
 @pytest.fixture(
     scope="package",
-    params=[pytest.param("redis", marks=pytest.mark.requires_server("redis"))],
+    params=[
+        pytest.param("redis", marks=pytest.mark.requires_server("redis")),
+        pytest.param("rabbitmq", marks=pytest.mark.requires_server("rabbitmq", "redis")),
+    ],
 )
-def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """A server of our own, so that whole databases are ours to look at."""
+def broker(
+    request: pytest.FixtureRequest,
+    server_url: Callable[[str], str],
+    rabbitmqctl: Callable[..., None],
+) -> Iterator[Broker]:
+    """A Redis server of our own, so that whole databases are ours to look at; and for
+    RabbitMQ a virtual host of our own."""
     with tempfile.TemporaryDirectory(prefix="interop") as directory:
         server = Server(Path(directory))
         try:
-            yield Broker("redis", server.url, server.url, True, server.call)
+            if request.param == "redis":
+                yield Broker("redis", server.url, server.url, True, server.call)
+                return
+            vhost = f"interop-{os.getpid()}"
+            rabbitmqctl("add_vhost", vhost)
+            rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+            try:
+                url = server_url("rabbitmq").rstrip("/") + f"/{vhost}"
+                yield Broker(
+                    "rabbitmq", url, server.url, False, server.call, {"task_queue_max_priority": 9}
+                )
+            finally:
+                rabbitmqctl("delete_vhost", vhost)
         finally:
             server.stop()
 
@@ -75,6 +97,7 @@ def conf(broker: Broker) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
+        **broker.conf,
     }
 
 
@@ -126,7 +149,7 @@ def workers(
     request: pytest.FixtureRequest, conf: dict[str, Any], tmp_path: Path
 ) -> Iterator[Workers]:
     """More workers, of this test alone."""
-    made = Workers(conf, tmp_path)
+    made = Workers(conf, tmp_path, "elsewhere")
     request.node._chervil_workers = made.started
     yield made
     left = made.close()
