@@ -7,18 +7,14 @@ parameter there.
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import SERVICES
 from tests.interop.sides import SIDES, Client, Workers
 from tests.support.processes import WorkerProcess
 from tests.unit.drivers.redis.servers import Server
@@ -33,6 +29,8 @@ class Broker(NamedTuple):
     #: The smaller number is served first.
     small_first: bool
     call: Callable[..., Any]
+    #: Settings of both sides.
+    conf: dict[str, Any] = {}
 
 
 class Pair(NamedTuple):
@@ -70,23 +68,27 @@ BROKERS = {
         for name, servers in BROKERS.items()
     ],
 )
-def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """Servers of our own, so that all that is there is ours to look at."""
-    kind = request.param.partition("-")[0]
+def broker(
+    request: pytest.FixtureRequest,
+    server_url: Callable[[str], str],
+    rabbitmqctl: Callable[..., None],
+) -> Iterator[Broker]:
+    """A Redis server of our own, so that whole databases are ours to look at; and for
+    RabbitMQ a virtual host of our own."""
     with ExitStack() as stack:
-        redis = stack.enter_context(_redis()) if "redis" in request.param else None
-        if kind == "redis":
-            assert redis is not None
-            yield Broker("redis", redis.url, redis.url, True, redis.call)
+        results, call = "rpc://", _nobody
+        if "redis" in request.param:
+            redis = stack.enter_context(_redis())
+            results, call = redis.url, redis.call
+        if request.param == "redis":
+            yield Broker("redis", results, results, True, call)
             return
-        url = stack.enter_context(_vhost())
-        yield Broker(
-            "rabbitmq",
-            url,
-            "rpc://" if redis is None else redis.url,
-            False,
-            _nothing_to_call if redis is None else redis.call,
-        )
+        vhost = f"interop-{os.getpid()}"
+        rabbitmqctl("add_vhost", vhost)
+        stack.callback(rabbitmqctl, "delete_vhost", vhost)
+        rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+        url = server_url("rabbitmq").rstrip("/") + f"/{vhost}"
+        yield Broker("rabbitmq", url, results, False, call, {"task_queue_max_priority": 9})
 
 
 @contextmanager
@@ -99,26 +101,8 @@ def _redis() -> Iterator[Server]:
             server.stop()
 
 
-@contextmanager
-def _vhost() -> Iterator[str]:
-    """The URL of a virtual host of the server for tests."""
-    name = f"interop-{uuid.uuid4().hex[:12]}"
-
-    def control(*args: str) -> None:
-        command = ["sh", SERVICES["CHERVIL_TEST_RABBITMQ_CTL"], *args]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-
-    control("add_vhost", name)
-    try:
-        url = SERVICES["CHERVIL_TEST_RABBITMQ_URL"]
-        control("set_permissions", "-p", name, urlsplit(url).username or "guest", *[".*"] * 3)
-        yield urlsplit(url)._replace(path=f"/{name}").geturl()
-    finally:
-        control("delete_vhost", name)
-
-
-def _nothing_to_call(*args: Any) -> Any:
-    raise AssertionError(f"no server to ask {args}")
+def _nobody(*args: Any) -> Any:
+    raise AssertionError(f"there is no Redis to ask {args}")
 
 
 @pytest.fixture(scope="package")
@@ -132,6 +116,7 @@ def conf(broker: Broker) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
+        **broker.conf,
     }
 
 
@@ -183,7 +168,7 @@ def workers(
     request: pytest.FixtureRequest, conf: dict[str, Any], tmp_path: Path
 ) -> Iterator[Workers]:
     """More workers, of this test alone."""
-    made = Workers(conf, tmp_path)
+    made = Workers(conf, tmp_path, "elsewhere")
     request.node._chervil_workers = made.started
     yield made
     left = made.close()
