@@ -194,7 +194,7 @@ EXTENDED = {"result_extended": True, "result_accept_content": ["json", "pickle",
 def forms(conf: dict[str, Any], directory: Path) -> Iterator[dict[tuple[str, str], str]]:
     """A queue for each side and form, served by a worker that writes results so."""
     (directory / "forms").mkdir()
-    workers = Workers(conf, directory / "forms")
+    workers = Workers(conf, directory / "forms", "forms")
     queues = {}
     for name, form in FORMS.items():
         for side in SIDES:

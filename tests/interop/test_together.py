@@ -50,8 +50,9 @@ def test_priorities(
         queue = f"priorities-{sender}-{to}"
         assert clients[sender](call, path=str(path), q=queue, sent=sent) == sent
     for to in SIDES:
-        # One process that takes one message after the other.
-        workers.start(to, *(f"priorities-{sender}-{to}" for sender in SIDES))
+        # One thread that takes one message after the other. (Celery's solo pool takes
+        # seconds for each on RabbitMQ.)
+        workers.start(to, *(f"priorities-{sender}-{to}" for sender in SIDES), pool="threads")
     expected = sorted(sent, key=step_of(broker))
     for (_, to), path in paths.items():
         wait_until(lambda path=path: len(lines(path)) == len(sent), WAIT)
