@@ -121,7 +121,8 @@ def conf(broker: Broker) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="package")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory, broker: Broker) -> Path:
+    """For the logs of what runs with that broker."""
     return tmp_path_factory.mktemp("interop")
 
 
