@@ -27,6 +27,11 @@ class Driver(msgspec.Struct, frozen=True):
     #: The extra of this package that installs what it imports.
     extra: str = ""
     coordinator: str | None = None
+    #: Settings of the app that its result store is told, as options of these names.
+    settings: tuple[str, ...] = ()
+    #: Its results go to who sent the task and to nobody else: the store is a
+    #: :class:`~chervil.drivers.contracts.PrivateStore`.
+    private: bool = False
 
 
 _DRIVERS: dict[str, Driver] = {
@@ -50,6 +55,23 @@ _DRIVERS: dict[str, Driver] = {
             "chervil.drivers.redis.coordinator:RedisCoordinator",
         ),
     ),
+    **dict.fromkeys(
+        ("amqp", "amqps", "pyamqp"),
+        Driver("chervil.drivers.amqp.broker:AmqpBroker", None, "amqp"),
+    ),
+    "rpc": Driver(
+        None,
+        "chervil.drivers.amqp.results:RpcResults",
+        "amqp",
+        settings=(
+            "broker_url",
+            "broker_transport_options",
+            "result_serializer",
+            "result_persistent",
+            "result_expires",
+        ),
+        private=True,
+    ),
 }
 
 
@@ -61,11 +83,11 @@ _WORDS = {"broker": "broker", "results": "result store", "coordinator": "coordin
 #: (https://docs.celeryq.dev/en/stable/userguide/configuration.html).
 # fmt: off
 _NOT_YET = frozenset({
-    "amqp", "amqps", "arangodb", "azureblockblob", "azureservicebus", "azurestoragequeues",
+    "arangodb", "azureblockblob", "azureservicebus", "azurestoragequeues",
     "cache", "cassandra", "confluentkafka", "consul", "cosmosdbsql", "couchbase",
     "couchbases", "couchdb", "db", "django", "django-cache", "django-db", "dynamodb",
     "elasticsearch", "etcd", "file", "filesystem", "gcpubsub", "gs", "kafka", "librabbitmq",
-    "mongodb", "mysql", "postgresql", "pyamqp", "pyro", "qpid", "rpc",
+    "mongodb", "mysql", "postgresql", "pyro", "qpid",
     "s3", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
 })
 # fmt: on
@@ -101,6 +123,18 @@ def has_coordinator(url: str) -> bool:
     """Whether the technology of that URL can keep what nodes share."""
     driver = _DRIVERS.get(scheme_of(url))
     return driver is not None and driver.coordinator is not None
+
+
+def settings_of_results(url: str) -> tuple[str, ...]:
+    """The settings that the result store of that URL is told as options."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver.settings if driver is not None else ()
+
+
+def has_private_results(url: str) -> bool:
+    """Whether results go to who sent the task and to nobody else."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver is not None and driver.private
 
 
 def open_broker(url: str, options: Mapping[str, Any] | None = None) -> Broker:

@@ -142,7 +142,6 @@ _HARMLESS = {
         "task_create_missing_queue_exchange_type",
         "result_exchange",
         "result_exchange_type",
-        "result_persistent",
         "cache_backend",
         "cache_backend_options",
         "redis_backend_use_ssl",

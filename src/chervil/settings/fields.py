@@ -39,6 +39,7 @@ class Fields:
     result_backend: str | None
     result_backend_transport_options: dict[str, Any]
     result_expires: float | None
+    result_persistent: bool
     result_extended: bool
     task_ignore_result: bool
     task_store_errors_even_if_ignored: bool
