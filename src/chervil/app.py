@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from chervil import clock, signals
+from chervil.builtins import add_builtins
 from chervil.calls import note_child
 from chervil.canvas.signature import Signature, signature
 from chervil.connections import Connected
@@ -29,6 +30,7 @@ from chervil.shared import note_finalized, shared_tasks
 from chervil.signals import Signal
 from chervil.task import Task as BaseTask
 from chervil.taskoptions import CHECKS, check_names, checked
+from chervil.workflows import Workflows
 
 #: Seconds that the broker remembers that a task was revoked.
 REVOKES_KEPT = 30 * 86400
@@ -45,17 +47,14 @@ _NOT_YET = {
         (
             "amqp",
             "bugreport",
-            "canvas",
             "connection",
             "connection_for_read",
             "connection_for_write",
             "events",
-            "GroupResult",
             "loader",
             "log",
             "pool",
             "producer_pool",
-            "ResultSet",
             "steps",
             "user_options",
         ),
@@ -66,7 +65,7 @@ _NOT_YET = {
 _apps: weakref.WeakSet[Chervil] = weakref.WeakSet()
 
 
-class Chervil(Connected):
+class Chervil(Connected, Workflows):
     """An application.
 
     Nothing has to be configured: messages and results are kept in the SQLite file
@@ -225,6 +224,7 @@ class Chervil(Connected):
                 raise RuntimeError("the app's tasks were used before app.finalize()")
             for shared in shared_tasks():
                 shared.make(self)
+            add_builtins(self)
             note_finalized(self)
             self.finalized = True
             for task in self._tasks.values():

@@ -26,7 +26,15 @@ class Context:
     """
 
     # Slots, so that they are not part of vars(request), which users dump and log.
-    __slots__ = ("__dict__", "__weakref__", "_children", "deliveries", "outer", "reporter")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_children",
+        "aftermath",
+        "deliveries",
+        "outer",
+        "reporter",
+    )
 
     if TYPE_CHECKING:
         #: Called as (task id, state, meta) by ``update_state``; set by the worker.
@@ -35,6 +43,8 @@ class Context:
         deliveries: int
         #: The request during which this one began, for direct and eager calls.
         outer: Context | None
+        #: What the task itself wants stored with its end (see ``canvas.continuation``).
+        aftermath: Any
 
     lang: str | None = None
     task: str | None = None
@@ -84,6 +94,7 @@ class Context:
         self.reporter = None
         self.deliveries = 1
         self.outer = None
+        self.aftermath = None
         self._children: list[AsyncResult[Any]] | None = None
         fields = self.__dict__
         fields.update(*args, **kwargs)
@@ -106,6 +117,7 @@ class Context:
         self.reporter = None
         self.deliveries = 1
         self.outer = None
+        self.aftermath = None
         self._children = None
         fields = self.__dict__
         fields.update(headers)

@@ -83,6 +83,33 @@ class Action(enum.IntEnum):
     DEAD = 3
 
 
+class Arrival(msgspec.Struct, gc=False):
+    """That a member of a chord's header has ended, for good."""
+
+    #: Id of the header's group.
+    join: str
+    #: Task id of the member; a second arrival of it changes nothing.
+    member: str
+    #: Its place among the results; those of the same place come in the order of arrival.
+    index: int
+    #: How many members there are; 0 when only the store was told (``announce``).
+    size: int
+    failed: bool
+    #: What is kept of it, encoded.
+    value: bytes
+    #: To be published once: when all have arrived, or the first that failed.
+    trigger: Message
+
+
+class Joined(msgspec.Struct):
+    """What has arrived of a chord's header."""
+
+    #: The trigger was published.
+    complete: bool
+    #: The values, in the order of their places.
+    values: Sequence[bytes]
+
+
 class Settlement(msgspec.Struct, gc=False):
     """What to do with a claimed message, and what to store in the same step."""
 
@@ -100,6 +127,14 @@ class Settlement(msgspec.Struct, gc=False):
     outcome: Outcome | None = None
     #: Messages to be stored in the same step: retries, callbacks, next steps.
     publish: Sequence[Message] = ()
+    #: Outcomes of others that end with this one, such as the later steps of a chain.
+    others: Sequence[Outcome] = ()
+    #: Members of chords that end with this one.
+    arrivals: Sequence[Arrival] = ()
+    #: Chords that begin with what is published: ids and how many members they have.
+    begins: Mapping[str, int] = {}
+    #: Chords whose body is published here: what was kept for them may go.
+    closes: Sequence[str] = ()
 
 
 class Depth(msgspec.Struct, frozen=True):
@@ -134,10 +169,11 @@ class Consumer(Protocol):
     def exchange(self, settlements: Sequence[Settlement], limit: int) -> Sequence[Delivery]:
         """Settle what is finished and claim up to ``limit`` messages, without waiting.
 
-        Where the broker can (``Features.atomic_results``) the outcomes and
-        follow-up messages of a settlement are stored in the same transaction;
-        elsewhere the caller has stored the outcomes, and follow-ups are stored
-        before the message is settled.
+        Where the broker can (``Features.atomic_results``) the outcomes, arrivals and
+        follow-up messages of a settlement are stored in the same transaction, and so
+        are the triggers of chords that are complete with it; elsewhere the caller has
+        stored outcomes and arrivals, and follow-ups are stored before the message is
+        settled.
 
         :raises LeaseLost: the lease ran out; nothing was claimed and the
             settlements changed nothing.
@@ -293,6 +329,49 @@ class ResultStore(Protocol):
 
     def listener(self, address: str) -> Listener:
         """Start listening for a client of that address."""
+        ...
+
+    # --- chords: what joins the members of their headers
+
+    #: Whether it can; without it the methods below are not called.
+    joins: bool
+
+    def announce(self, joins: Mapping[str, int]) -> None:
+        """Tell workers of other makes how many members the headers have, before they run."""
+        ...
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Record ends of members; those whose trigger the caller is to publish.
+
+        An arrival that is recorded already answers the same as the first time, until
+        the join is closed.
+        """
+        ...
+
+    def joined(self, join: str) -> Joined | None:
+        """What has arrived; None for a join that is not known, or was closed."""
+        ...
+
+    def widen(self, join: str, by: int) -> None:
+        """Let a join wait for more members than were announced."""
+        ...
+
+    def close_joins(self, joins: Collection[str]) -> None:
+        """Their bodies are sent: forget what arrived, and let nothing arrive any more."""
+        ...
+
+    # --- groups that were saved
+
+    def put_group(self, group: str, payload: bytes, expires: float) -> None:
+        """Store which results belong to a group; ``expires`` as of outcomes."""
+        ...
+
+    def get_group(self, group: str) -> bytes | None:
+        """What was stored for a group."""
+        ...
+
+    def forget_group(self, group: str) -> None:
+        """Delete it."""
         ...
 
     def expire(self) -> int:

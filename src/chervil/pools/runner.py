@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from chervil import states
-from chervil.canvas import continuation
+from chervil.canvas.continuation import Aftermath, Following, check
 from chervil.context import Context
 from chervil.exceptions import (
     ChervilError,
@@ -27,10 +27,9 @@ from chervil.exceptions import (
 )
 from chervil.execution import Ending, execute, format_traceback
 from chervil.log import task_fields
-from chervil.pools.frames import Extra, Job, Kind, pack_report
+from chervil.pools.frames import SUCCEEDED, Extra, Job, Kind, Verdict, pack_report
 from chervil.wire import envelope, outcomes
 from chervil.wire.celery_v2 import decode_body
-from chervil.wire.message import Message
 from chervil.wire.serializers import accept_types
 from chervil.wire.times import now_text
 
@@ -85,24 +84,48 @@ class Runner:
     # --- before
 
     def open(self, job: Job) -> tuple[Task[Any, Any], Context] | None:
-        """The task and request of a job; None when it was unreadable and reported so."""
+        """The task and request of a job; None when there is nothing to run.
+
+        It was unreadable, or a verdict on it was given, and that is reported.
+        """
+        if job.verdict is not None:
+            self._judge(job, job.verdict)
+            return None
         try:
-            message = envelope.decode(job.head, job.body)
-            headers = message.headers
-            args, kwargs, embed = decode_body(
-                message.body,
-                message.content_type,
-                message.content_encoding,
-                headers.get("compression"),
-                self._accept,
-            )
-            task = self._tasks[headers["task"]]
+            request = self._request(job)
+            task = self._tasks[request.task or ""]
+            if request.follows:
+                check(request)
         except (ChervilError, KeyError) as exc:
             self._unreadable(job, exc)
             return None
+        if request.ignore_result is None:  # sent by name, by who does not know the task
+            request.ignore_result = task.ignore_result
+        request.deliveries = job.deliveries
+        request.reporter = self._reporter(job)
+        if task.track_started:
+            request.reporter(
+                request.id or "", states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
+            )
+        return task, request
+
+    def _request(self, job: Job) -> Context:
+        """The request of a job's message.
+
+        :raises DecodeError: it cannot be read.
+        """
+        message = envelope.decode(job.head, job.body)
+        headers = message.headers
+        args, kwargs, embed = decode_body(
+            message.body,
+            message.content_type,
+            message.content_encoding,
+            headers.get("compression"),
+            self._accept,
+        )
         properties = message.properties
         properties["reply_to"] = message.reply_to
-        request = Context.for_message(
+        return Context.for_message(
             headers,
             properties,
             args,
@@ -117,21 +140,19 @@ class Runner:
                 "queue": job.queue,
             },
         )
-        if request.follows:
-            try:
-                continuation.check(request)
-            except InvalidTaskError as exc:
-                self._unreadable(job, exc)
-                return None
-        if request.ignore_result is None:  # sent by name, by who does not know the task
-            request.ignore_result = task.ignore_result
-        request.deliveries = job.deliveries
-        request.reporter = self._reporter(job)
-        if task.track_started:
-            request.reporter(
-                message.id, states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
-            )
-        return task, request
+
+    def _judge(self, job: Job, verdict: Verdict) -> None:
+        """Report what follows from the end of a task that did not end by itself."""
+        after: Aftermath | None = None
+        try:
+            request = self._request(job)
+            error = outcomes.exception_from_dict(verdict.error)
+            following = Following(self.app, request, job.queue)
+            after = following.failure(error, None, verdict.status, verdict.quiet)
+        except Exception:
+            logger.exception("What follows the end of a task cannot be told")
+        frame = pack_report(job.number, Kind.CONCLUDED, 0.0, b"", _extra(verdict.status, after))
+        self.report(frame)
 
     def _unreadable(self, job: Job, exc: Exception) -> None:
         reason = f"{type(exc).__name__}: {exc}"
@@ -173,7 +194,7 @@ class Runner:
                 if tries == 3:
                     raise
                 if ending.status == states.FAILURE:
-                    request.callbacks = request.errbacks = request.chain = None
+                    request.callbacks = request.errbacks = request.chain = request.chord = None
                 ending = Ending(states.FAILURE, exc, format_traceback(exc), ending.runtime)
         if self._log_info or ending.status == states.FAILURE:
             _log(task, request, ending)
@@ -181,34 +202,38 @@ class Runner:
     def _frame(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> bytes:
         status, number, runtime = ending.status, job.number, ending.runtime
         if status == states.SUCCESS:
-            follow = (
-                continuation.after_success(self.app, request, ending.value)
-                if request.follows
-                else ()
-            )
-            if request.ignore_result and not follow:
-                return pack_report(number, Kind.IGNORED, runtime, b"")
-            extra = Extra(status, publish=follow)
+            after: Aftermath | None = request.aftermath
+            if request.follows:
+                after = Following(self.app, request, job.queue).success(ending.value)
+            extra = SUCCEEDED if after is None else _extra(status, after)
             if request.ignore_result:
                 return pack_report(number, Kind.IGNORED, runtime, b"", extra)
             payload = self._outcome(request, task, ending)
-            if follow:
-                return pack_report(number, Kind.ENDED, runtime, payload, extra)
-            return pack_report(number, Kind.ENDED, runtime, payload)
+            return pack_report(number, Kind.ENDED, runtime, payload, extra)
         if status == states.FAILURE:
             return self._failure_frame(job, task, request, ending)
         if status == states.RETRY:
             return self._retry_frame(job, task, request, ending)
         if status == states.REJECTED:
             return self._reject_frame(job, task, request, ending)
-        return pack_report(number, Kind.IGNORED, runtime, b"")
+        after = request.aftermath  # of a task that was replaced: the other one goes on
+        if after is None and request.follows:
+            # Nobody else would tell those that wait for it.
+            request.errbacks = None
+            after = self._failure(job, request, ending.value, None)
+        return pack_report(number, Kind.IGNORED, runtime, b"", _extra(states.IGNORED, after))
+
+    def _failure(
+        self, job: Job, request: Context, exception: BaseException, traceback: str | None
+    ) -> Aftermath | None:
+        if not request.follows:
+            return None
+        return Following(self.app, request, job.queue).failure(exception, traceback)
 
     def _failure_frame(
         self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
     ) -> bytes:
-        follow: Sequence[Message] = ()
-        if request.follows:
-            follow = continuation.after_failure(self.app, request, ending.value, ending.traceback)
+        after = self._failure(job, request, ending.value, ending.traceback)
         kind = Kind.ENDED
         if not task.acks_on_failure_or_timeout and task.acks_late:
             kind = Kind.FAILED_UNACKED
@@ -216,13 +241,8 @@ class Runner:
         payload = self._outcome(request, task, ending) if keep else b""
         if kind is Kind.ENDED and not keep:
             kind = Kind.IGNORED
-        return pack_report(
-            job.number,
-            kind,
-            ending.runtime,
-            payload,
-            Extra(states.FAILURE, follow, *_reason(ending)),
-        )
+        extra = _extra(states.FAILURE, after, *_reason(ending))
+        return pack_report(job.number, kind, ending.runtime, payload, extra)
 
     def _retry_frame(
         self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
@@ -247,7 +267,8 @@ class Runner:
         if not request.ignore_result:
             failed = Ending(states.FAILURE, reject, None, ending.runtime)
             payload = self._outcome(request, task, failed)
-        extra = Extra(states.FAILURE, (), f"rejected by the task: {reject.reason}")
+        after = self._failure(job, request, reject, None)
+        extra = _extra(states.FAILURE, after, f"rejected by the task: {reject.reason}")
         return pack_report(job.number, Kind.REJECTED, ending.runtime, payload, extra)
 
     def _outcome(self, request: Context, task: Task[Any, Any], ending: Ending) -> bytes:
@@ -281,6 +302,23 @@ class Runner:
             "retries": request.retries,
             "queue": request.delivery_info.get("queue"),
         }
+
+
+def _extra(status: str, after: Aftermath | None, reason: str = "", detail: str = "") -> Extra:
+    """The rarer parts of a report."""
+    if after is None:
+        return Extra(status, (), reason, detail)
+    return Extra(
+        status,
+        after.publish,
+        reason,
+        detail,
+        "",
+        after.others,
+        after.arrivals,
+        after.begins,
+        after.closes,
+    )
 
 
 def _reason(ending: Ending) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from chervil.drivers.redis import looking
 from chervil.drivers.redis.consumer import RedisConsumer
 from chervil.drivers.redis.link import Argument, Link, Pool, Refused
 from chervil.drivers.redis.location import parse
-from chervil.drivers.redis.names import Names, result_prefix
+from chervil.drivers.redis.names import Names, group_prefix, result_prefix
 from chervil.drivers.redis.results import RedisResults
 from chervil.drivers.redis.scripts import load
 from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups
@@ -48,6 +48,7 @@ class RedisBroker:
         self.pool = Pool(self.location, BrokerUnavailable)
         #: Where outcomes go that are settled with their messages; see :meth:`shares`.
         self.results = result_prefix(self.location)
+        self.groups = group_prefix(self.location)
         #: Queues that this object has made known to the server.
         self._known: set[str] = set()
 
@@ -192,7 +193,7 @@ class RedisBroker:
         """See :meth:`chervil.drivers.contracts.Broker.shares`."""
         if not isinstance(store, RedisResults) or store.location.place != self.location.place:
             return False
-        self.results = store.prefix
+        self.results, self.groups = store.prefix, store.groups
         return True
 
     def close(self) -> None:

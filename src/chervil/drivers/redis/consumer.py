@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chervil import clock
 from chervil.drivers.contracts import Action, Delivery, Queue, Settlement
-from chervil.drivers.redis import outcomes
+from chervil.drivers.redis import joining, outcomes
 from chervil.drivers.redis.link import Argument, Link, Refused
 from chervil.drivers.redis.scripts import load
-from chervil.drivers.redis.sending import groups, parts
+from chervil.drivers.redis.sending import envelope, groups, parts
 from chervil.drivers.redis.waking import Ear
 from chervil.exceptions import BrokerUnavailable, DecodeError, LeaseLost, OperationalError
 from chervil.wire.envelope import decode_head
 
 if TYPE_CHECKING:
     from chervil.drivers.redis.broker import RedisBroker
+    from chervil.drivers.redis.names import Names
     from chervil.wire.message import Message, Outcome
 
 _ATTACH = load("attach.lua")
@@ -36,7 +37,7 @@ _POLL: Final = 0.5
 class _Work:
     """What one exchange has to settle, as the arguments of the script."""
 
-    __slots__ = ("acks", "outcomes", "publish", "settled", "tags")
+    __slots__ = ("acks", "joining", "outcomes", "publish", "settled", "tags")
 
     def __init__(self, settlements: Sequence[Settlement], held: set[bytes]) -> None:
         #: All claims that are settled here.
@@ -45,6 +46,8 @@ class _Work:
         self.settled: list[Settlement] = []
         self.outcomes: list[Outcome] = []
         self.publish: list[Message] = []
+        #: What concerns chords, if anything does.
+        self.joining: list[Settlement] = []
         ack = Action.ACK
         for settlement in settlements:
             tag = settlement.delivery.tag
@@ -60,6 +63,24 @@ class _Work:
                 self.outcomes.append(settlement.outcome)
             if settlement.publish:
                 self.publish.extend(settlement.publish)
+            if settlement.others:
+                self.outcomes.extend(settlement.others)
+            if settlement.arrivals or settlement.begins or settlement.closes:
+                self.joining.append(settlement)
+
+    def joins(self, names: Names, now: float) -> tuple[int, list[Argument]]:
+        """What concerns chords, as the script takes it: how many groups, and the groups."""
+        if not self.joining:
+            return 0, []
+        begins = {join: n for s in self.joining for join, n in s.begins.items()}
+        arrivals = [arrival for s in self.joining for arrival in s.arrivals]
+        closes = [join for s in self.joining for join in s.closes]
+        count, found = joining.arrivals_of(
+            arrivals,
+            lambda a: (names.inner_list(a.trigger.queue), envelope(a.trigger, now)),
+        )
+        found = joining.begins_of(begins) + found + joining.closes_of(closes)
+        return len(begins) + count + len(closes), found
 
     def others(self) -> list[Argument]:
         """What is settled otherwise."""
@@ -222,6 +243,7 @@ class RedisConsumer:
         now = clock.now()
         names = self._names
         count, messages = groups(work.publish, names, now) if work.publish else (0, [])
+        joins, chords = work.joins(names, now)
         self._turn = turn = (self._turn + 1) % len(self._turns)
         number = self._number
         self._number += limit
@@ -242,10 +264,13 @@ class RedisConsumer:
                 count,
                 len(work.settled),
                 len(work.acks),
+                joins,
+                self._broker.groups,
                 *outcomes.arguments(work.outcomes, now),
                 *messages,
                 *work.others(),
                 *work.acks,
+                *chords,
             )
         except Refused as exc:
             raise link.refused(exc) from None

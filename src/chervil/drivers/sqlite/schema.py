@@ -20,7 +20,7 @@ from chervil.exceptions import ImproperlyConfigured
 #: Marks the file as ours (``PRAGMA application_id``): "Chrv".
 APPLICATION_ID: Final = 0x43687276
 #: Grows with each change to the tables (``PRAGMA user_version``).
-VERSION: Final = 1
+VERSION: Final = 2
 
 TABLES: Final = (
     # Queues are numbered, so that long names cost nothing in indexes. Rows stay.
@@ -112,11 +112,50 @@ TABLES: Final = (
 )
 
 
+#: What chords need, since version 2.
+JOIN_TABLES: Final = (
+    # size: 0 while nobody said it. fired: the member that completed it, or failed first.
+    # closed: the body was sent.
+    """CREATE TABLE joins (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        size INTEGER NOT NULL DEFAULT 0,
+        wider INTEGER NOT NULL DEFAULT 0,
+        arrived INTEGER NOT NULL DEFAULT 0,
+        fired TEXT,
+        closed INTEGER NOT NULL DEFAULT 0,
+        expires REAL NOT NULL
+    )""",
+    "CREATE INDEX joins_expires ON joins (expires)",
+    """CREATE TABLE arrivals (
+        id INTEGER PRIMARY KEY,
+        join_id INTEGER NOT NULL,
+        member TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (join_id, member)
+    )""",
+    """CREATE TABLE groups (
+        name TEXT PRIMARY KEY,
+        expires REAL NOT NULL,
+        payload BLOB NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+#: What each version has added to the one before.
+ADDED: Final = {2: JOIN_TABLES}
+
+
 def check(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether the tables are there; changes nothing.
+    """Whether the tables are there, in this version; changes nothing.
 
     :raises ImproperlyConfigured: the file is another program's, or of a newer version.
     """
+    return version_of(connection, path) == VERSION
+
+
+def version_of(connection: sqlite3.Connection, path: str) -> int:
+    """The version of the tables; 0 when there are none."""
     # In this order: another process may create the tables at any moment.
     tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -127,25 +166,28 @@ def check(connection: sqlite3.Connection, path: str) -> bool:
                 f"{path} was written by a newer Chervil (tables of version {version}, this "
                 f"one knows {VERSION}): upgrade Chervil here, or name another file"
             )
-        return True
+        return int(version)
     if application or tables:
         raise ImproperlyConfigured(
             f"{path} is a database of another program; name another file, Chervil creates it"
         )
-    return False
+    return 0
 
 
 def create(connection: sqlite3.Connection, path: str) -> None:
-    """Make the tables if they are not there."""
+    """Make the tables that are not there."""
     if check(connection, path):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not check(connection, path):  # another process may have been faster
-            for statement in TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+        version = version_of(connection, path)  # another process may have been faster
+        statements = list(TABLES) if not version else []
+        for number in range(max(version, 1) + 1, VERSION + 1):
+            statements += ADDED[number]
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

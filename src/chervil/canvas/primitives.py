@@ -1,0 +1,451 @@
+"""The building blocks: chain, group, chord, chunks and maps, with Celery's names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from chervil.canvas import eager
+from chervil.canvas.composite import Composite
+from chervil.canvas.shape import CHAIN, CHORD, CHUNKS, GROUP, kind_of, parts_of, spread
+from chervil.canvas.signature import Signature, maybe_signature, register_type
+from chervil.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from chervil.app import Chervil
+    from chervil.result import AsyncResult
+    from chervil.resultsets import GroupResult
+
+R = TypeVar("R")
+T = TypeVar("T")
+_S = Signature[Any]
+
+
+def _unrolled(sig: Any) -> Any:
+    """A group of one is its member."""
+    return sig["kwargs"]["tasks"][0] if isinstance(sig, group) and len(sig) == 1 else sig
+
+
+@register_type(CHAIN)
+class chain(Composite[R]):
+    """Tasks one after the other; each gets the result of the one before as first argument.
+
+    ``chain(a, b, c)`` is ``a | b | c``. A group with a task behind it becomes a chord.
+
+    :param tasks: signatures, or one iterable of them.
+    :param options: of :meth:`~chervil.canvas.composite.Composite.apply_async`.
+    """
+
+    kind = CHAIN
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __new__(cls, a: Signature[R], /) -> chain[R]: ...
+        @overload
+        def __new__(cls, a: _S, b: Signature[R], /) -> chain[R]: ...
+        @overload
+        def __new__(cls, a: _S, b: _S, c: Signature[R], /) -> chain[R]: ...
+        @overload
+        def __new__(cls, a: _S, b: _S, c: _S, d: Signature[R], /) -> chain[R]: ...
+        @overload
+        def __new__(cls, *tasks: Any, **options: Any) -> chain[Any]: ...
+        def __new__(cls, *tasks: Any, **options: Any) -> chain[Any]: ...
+
+    else:
+
+        def __new__(cls, *tasks, **options):
+            if not options and tasks and (len(tasks) > 1 or _is_several(tasks[0])):
+                folded = _folded(cls, tasks[0] if len(tasks) == 1 else tasks)
+                if cls is chain or isinstance(folded, cls):
+                    return folded
+                tasks = (folded["kwargs"]["tasks"],)
+            return super().__new__(cls)
+
+    def __init__(self, *tasks: Any, **options: Any) -> None:
+        if self:  # made by __new__
+            return
+        several = tasks[0] if len(tasks) == 1 and _is_several(tasks[0]) else tasks
+        app = options.pop("app", None)
+        super().__init__(
+            "celery.chain",
+            (),
+            {"tasks": [maybe_signature(task, app) for task in several]},
+            options,
+            subtask_type=CHAIN,
+            app=app,
+        )
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> chain[Any]:
+        """The chain that a dict describes."""
+        return cast("chain[Any]", _from_dict(cls, d, app))
+
+    @classmethod
+    def _of(cls, tasks: list[Any], app: Chervil | None = None) -> chain[Any]:
+        made = super().__new__(cls)
+        Signature.__init__(
+            made, "celery.chain", (), {"tasks": tasks}, {}, subtask_type=CHAIN, app=app
+        )
+        return made
+
+    @classmethod
+    def _joined(cls, first: _S, other: _S) -> Any:
+        steps = [first]
+        if isinstance(other, chain):
+            return cls._of(steps + _spread(other), first._app)
+        return cls._of([*steps, _unrolled(other)], first._app)
+
+    def _followed_by(self, other: Any) -> Any:
+        return _folded(type(self), [self, self.as_signature(other)])
+
+    @property
+    def tasks(self) -> list[_S]:
+        """The steps."""
+        return cast("list[_S]", self["kwargs"]["tasks"])
+
+    @tasks.setter
+    def tasks(self, tasks: Iterable[_S]) -> None:
+        self["kwargs"]["tasks"] = list(tasks)
+
+    def unchain_tasks(self) -> list[_S]:
+        """Copies of the steps, with what the chain itself has linked."""
+        return [self.as_signature(task).clone() for task in spread(self)]
+
+    def apply(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Run the steps here and now."""
+        return cast(
+            "AsyncResult[R]", eager.chain(self, tuple(args or ()), dict(kwargs or {}), options)
+        )
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.tasks)) or "chain()"
+
+
+def _is_several(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (Mapping, str))
+
+
+def _spread(sig: Any) -> list[Any]:
+    """The steps of a chain as signatures."""
+    return [sig.as_signature(task) for task in spread(sig)]
+
+
+def _folded(cls: type[chain[Any]], tasks: Iterable[Any]) -> Any:
+    """``a | b | c`` in one pass."""
+    whole: Any = None
+    steps: list[Any] = []
+    for task in tasks:
+        task = maybe_signature(task)
+        if not isinstance(task, Signature):
+            raise TypeError(f"a chain is made of signatures, such as task.s(1), not {task!r:.100}")
+        if whole is not None:
+            whole = whole | task
+        elif isinstance(task, group) and not steps and len(task) > 1:
+            whole = task  # which has an operator of its own
+        elif isinstance(task, chain):
+            for step in _spread(task):
+                _add(steps, step)
+        else:
+            _add(steps, task)
+    return cls._of(steps, steps[0]._app if steps else None) if whole is None else whole
+
+
+def _add(steps: list[Any], other: Any) -> None:
+    """Put a signature behind the steps of a chain; the steps are not changed themselves."""
+    if isinstance(other, group) and not len(other):
+        return
+    other = _unrolled(other)
+    last = steps[-1] if steps else None
+    if isinstance(last, group):
+        steps[-1] = chord(last, other)
+    elif isinstance(last, chord) and not isinstance(other, chord) and last.body is not None:
+        steps[-1] = last._like_me({"body": last.body | other})
+    else:
+        steps.append(other)
+
+
+def _from_dict(cls: Any, d: Mapping[str, Any], app: Chervil | None) -> Any:
+    """A composite from a dict: its parts are read, nothing else is changed."""
+    if isinstance(d, cls):
+        return d
+    made = cls.__new__(cls)
+    dict.__init__(made, d)
+    made._app = app
+    kwargs = dict(made.get("kwargs") or {})
+    for name in ("tasks", "header", "body"):
+        if name in kwargs:
+            kwargs[name] = made._read(kwargs[name])
+    made.update(args=made.get("args") or (), kwargs=kwargs, options=dict(made.get("options") or {}))
+    made.setdefault("subtask_type", cls.kind)
+    made.setdefault("immutable", False)
+    return made
+
+
+@register_type(GROUP)
+class group(Composite[R]):
+    """Tasks side by side. Its result is the list of theirs.
+
+    :param tasks: signatures, or one iterable of them.
+    :param options: for each of them.
+    """
+
+    kind = GROUP
+
+    def __init__(self, *tasks: Any, **options: Any) -> None:
+        several: Any = tasks
+        if len(tasks) == 1:
+            several = tasks[0]
+            if isinstance(several, Mapping):
+                several = several["kwargs"]["tasks"] if kind_of(several) == GROUP else [several]
+        app = options.pop("app", None)
+        super().__init__(
+            "celery.group",
+            (),
+            {"tasks": [maybe_signature(task, app) for task in several]},
+            options,
+            subtask_type=GROUP,
+            app=app,
+        )
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> group[Any]:
+        """The group that a dict describes."""
+        return cast("group[Any]", _from_dict(cls, d, app))
+
+    if TYPE_CHECKING:
+
+        def __or__(self, other: Signature[T]) -> chord[T]:  # type: ignore[override]
+            """A chord: the other one is sent with the list of the results."""
+
+        def apply_async(  # type: ignore[override]
+            self,
+            args: Iterable[Any] | None = None,
+            kwargs: Mapping[str, Any] | None = None,
+            **options: Any,
+        ) -> GroupResult[Any]: ...
+
+        def delay(  # type: ignore[override]
+            self, *partial_args: Any, **partial_kwargs: Any
+        ) -> GroupResult[Any]: ...
+
+    def _followed_by(self, other: Any) -> Any:
+        other = self.as_signature(other)
+        if isinstance(other, group) and not len(other):
+            return self
+        return chord(self, other, app=self._app)
+
+    @property
+    def tasks(self) -> list[_S]:
+        """The members."""
+        return cast("list[_S]", self["kwargs"]["tasks"])
+
+    @tasks.setter
+    def tasks(self, tasks: Iterable[_S]) -> None:
+        self["kwargs"]["tasks"] = list(tasks)
+
+    def __len__(self) -> int:
+        return len(self["kwargs"]["tasks"]) if "kwargs" in self else 0
+
+    def __bool__(self) -> bool:
+        return True
+
+    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> group[R]:
+        """Give the members growing countdowns, in seconds."""
+        delay = start
+        for task in self.tasks:
+            task.set(countdown=delay)
+            delay = delay + step if stop is None else min(delay + step, stop)
+        return self
+
+    def set_immutable(self, immutable: bool) -> None:
+        """Say for each member whether more arguments are ignored."""
+        for task in self.tasks:
+            task.set_immutable(immutable)
+
+    def link(self, callback: _S) -> _S:
+        """Link to the first member, which does not give it its result.
+
+        What is to get the results of all is a chord: ``group | callback``.
+        """
+        return self.tasks[0].link(callback.clone().set(immutable=True))
+
+    def link_error(self, errback: _S) -> Any:
+        """Link to each member."""
+        return tuple(task.link_error(errback.clone()) for task in self.tasks)
+
+    def apply(  # type: ignore[override]
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> GroupResult[Any]:
+        """Run the members here and now."""
+        return cast(
+            "GroupResult[Any]", eager.group(self, tuple(args or ()), dict(kwargs or {}), options)
+        )
+
+    def __repr__(self) -> str:
+        return f"group({', '.join(map(repr, self.tasks))})"
+
+
+def _header(header: Any, app: Chervil | None) -> Any:
+    """What a chord's header may be, as a group or a list of signatures."""
+    if not isinstance(header, Mapping):
+        return [maybe_signature(member, app) for member in header]
+    kind = kind_of(header)
+    if kind == CHUNKS:
+        return group.from_dict(parts_of(header), app)
+    if kind == CHAIN:
+        return header["kwargs"]["tasks"]
+    return header if kind == GROUP else [header]
+
+
+@register_type(CHORD)
+class chord(Composite[R]):
+    """A group, the header, and a task that is sent with its results, the body.
+
+    ``chord(header)(body)`` sends it, ``group | body`` makes it.
+
+    :param header: signatures, an iterable of them, or a group.
+    :param body: a signature; may be given when it is called.
+    :param options: for all of its tasks.
+    """
+
+    kind = CHORD
+
+    def __init__(
+        self,
+        header: Any,
+        body: Signature[R] | Mapping[str, Any] | None = None,
+        task: str = "celery.chord",
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        app: Chervil | None = None,
+        **options: Any,
+    ) -> None:
+        header = _header(maybe_signature(header, app), app)
+        parts = {"header": header, "body": maybe_signature(body, app)}
+        super().__init__(
+            task,
+            args,
+            {**(kwargs or {"kwargs": {}}), **parts},
+            options,
+            subtask_type=CHORD,
+            app=app,
+        )
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> chord[Any]:
+        """The chord that a dict describes."""
+        return cast("chord[Any]", _from_dict(cls, d, app))
+
+    def __call__(self, body: Any = None, **options: Any) -> Any:
+        """Send it, with this body if one is given."""
+        return self.apply_async((), {"body": body} if body is not None else {}, **options)
+
+    def apply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Send it; ``kwargs`` may have the body."""
+        whole, kwargs = self._completed(kwargs)
+        return Composite.apply_async(whole, args, kwargs, **options)
+
+    async def aapply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """:meth:`apply_async` for coroutines."""
+        whole, kwargs = self._completed(kwargs)
+        return await Composite.aapply_async(whole, args, kwargs, **options)
+
+    def _completed(self, kwargs: Mapping[str, Any] | None) -> tuple[chord[R], dict[str, Any]]:
+        given = dict(kwargs or {})
+        body = given.pop("body", None)
+        whole = self if body is None else self._like_me({"body": maybe_signature(body, self._app)})
+        if whole.body is None:
+            raise ImproperlyConfigured("a chord needs a body: chord(header)(body)")
+        return whole, given
+
+    def _followed_by(self, other: Any) -> Any:
+        other = _unrolled(self.as_signature(other))
+        if isinstance(other, (group, chain)):
+            return chain._joined(self, other)
+        if self.body is None:
+            raise ImproperlyConfigured("a chord needs a body before something can follow it")
+        return self._like_me({"body": self.body | other})
+
+    @property
+    def tasks(self) -> Any:
+        """The header: a group, or a list of signatures."""
+        return self["kwargs"]["header"]
+
+    @tasks.setter
+    def tasks(self, header: Any) -> None:
+        self["kwargs"]["header"] = header
+
+    @property
+    def body(self) -> Signature[R] | None:
+        """The task that gets the results."""
+        return cast("Signature[R] | None", self["kwargs"]["body"])
+
+    @body.setter
+    def body(self, body: Signature[R]) -> None:
+        self["kwargs"]["body"] = body
+
+    @property
+    def members(self) -> list[_S]:
+        """The tasks of the header as a list."""
+        header = self["kwargs"]["header"]
+        return cast("list[_S]", header["kwargs"]["tasks"] if isinstance(header, group) else header)
+
+    def link(self, callback: _S) -> _S:
+        """Link to the body."""
+        if self.body is None:
+            raise ImproperlyConfigured("a chord needs a body before something can be linked to it")
+        self.body.link(callback)
+        return callback
+
+    def link_error(self, errback: _S) -> _S:
+        """Link to the body, and to the header where ``task_allow_error_cb_on_chord_header``."""
+        everywhere = self.app.conf.task_allow_error_cb_on_chord_header
+        for task in self.members:
+            if everywhere:
+                task.link_error(errback.clone().set(immutable=True))
+            elif isinstance(task, chord):
+                task.link_error(errback)
+        if self.body is not None:
+            self.body.link_error(errback)
+        return errback
+
+    def set_immutable(self, immutable: bool) -> None:
+        """Say for each task of the header whether more arguments are ignored."""
+        for task in self.members:
+            task.set_immutable(immutable)
+
+    def apply(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Run header and body here and now."""
+        whole, kwargs = self._completed(kwargs)
+        return cast("AsyncResult[R]", eager.chord(whole, tuple(args or ()), kwargs, options))
+
+    def __repr__(self) -> str:
+        return f"chord({self.members!r}, {self.body!r})"
+
+
+#: Celery's names of the classes behind ``chain`` and ``chord``.
+_chain, _chord = chain, chord
