@@ -124,6 +124,25 @@ class Composite(Signature[R]):
 
     # --- its parts
 
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> Any:
+        """The composite that a dict describes; the dicts in it become signatures."""
+        if isinstance(d, cls):
+            return d
+        made = cls.__new__(cls)
+        dict.__init__(made, d)
+        made._app = app
+        kwargs = dict(made.get("kwargs") or {})
+        for name in ("tasks", "header", "body"):
+            if name in kwargs:
+                kwargs[name] = made._read(kwargs[name])
+        made.update(
+            args=made.get("args") or (), kwargs=kwargs, options=dict(made.get("options") or {})
+        )
+        made.setdefault("subtask_type", cls.kind)
+        made.setdefault("immutable", False)
+        return made
+
     def _read(self, value: Any) -> Any:
         """Dicts in it as signatures; a list of them as a list."""
         if isinstance(value, (list, tuple)):

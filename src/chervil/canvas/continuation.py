@@ -6,7 +6,6 @@ so that neither comes without the other.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from chervil.app import Chervil
     from chervil.canvas.shape import Sig
     from chervil.context import Context
-
-logger = logging.getLogger("chervil.task")
 
 #: The task that makes a chord's body from what has arrived.
 UNLOCK = "celery.chord_unlock"
@@ -160,7 +157,10 @@ class Following:
                 args, kwargs = errback.get("args") or (), errback.get("kwargs") or {}
                 task(request, exception, traceback, *args, **kwargs)
             except Exception:
-                logger.exception("The errback %s of [%s] raised", task.name, request.id)
+                import logging  # only here: not needed to import the package
+
+                text = "The errback %s of [%s] raised"
+                logging.getLogger("chervil.task").exception(text, task.name, request.id)
 
     # --- what ends without having run
 

@@ -78,7 +78,8 @@ class chunks(Composite[R]):
 
     def group(self) -> _Group[Any]:
         """The group of star maps that it stands for."""
-        return _Group.from_dict(parts_of(self), app=self.app)
+        made: _Group[Any] = _Group.from_dict(parts_of(self), app=self.app)
+        return made
 
     def __call__(self, **options: Any) -> Any:
         """Send them."""

@@ -155,16 +155,15 @@ class Planner(Freezer):
         self, sig: Sig, args: tuple[Any, ...], kwargs: Options, given: Options
     ) -> Node | None:
         options = merged(options_of(sig), given)
-        if options.get("chain") or options.get("link"):
-            return self._emit_chord(
-                _with_body(sig, options), args, kwargs, _without(given, "chain")
-            )
+        if options.get("chain") or options.get("link") or given.get("chord"):
+            given = {k: v for k, v in given.items() if k not in ("chain", "task_id")}
+            return self._emit_chord(_with_body(sig, options), args, kwargs, given)
         options.pop("chain", None)
         group_id = options.pop("task_id", None) or self._new_id()
         node = Node(group_id, members=[])
         if self.first is None:
             self.first = node
-        if options.get("chord"):  # Celery counts each member of a group that ends a chain
+        if options.get("chord"):  # its own: Celery counts each member of a group that ends a chain
             group_id = options.get("group_id") or group_id
         node.members = self._emit_members(sig, group_id, args, kwargs, options)
         return node
@@ -243,10 +242,6 @@ def _with_body(group: Sig, options: Options) -> Sig:
     else:
         body = later[0] if later else accumulated()
     return chord_of(group, body, {"task_id": options.get("task_id")})
-
-
-def _without(options: Options, *names: str) -> Options:
-    return {name: value for name, value in options.items() if name not in names}
 
 
 def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> Options:

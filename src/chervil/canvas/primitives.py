@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from chervil.canvas import eager
 from chervil.canvas.composite import Composite
+from chervil.canvas.folding import extended, folded, is_several, spread_out, unrolled
 from chervil.canvas.shape import CHAIN, CHORD, CHUNKS, GROUP, kind_of, parts_of, spread
 from chervil.canvas.signature import Signature, maybe_signature, register_type
 from chervil.exceptions import ImproperlyConfigured
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 _S = Signature[Any]
-
-
-def _unrolled(sig: Any) -> Any:
-    """A group of one is its member."""
-    return sig["kwargs"]["tasks"][0] if isinstance(sig, group) and len(sig) == 1 else sig
 
 
 @register_type(CHAIN)
@@ -55,17 +51,16 @@ class chain(Composite[R]):
     else:
 
         def __new__(cls, *tasks, **options):
-            if not options and tasks and (len(tasks) > 1 or _is_several(tasks[0])):
-                folded = _folded(cls, tasks[0] if len(tasks) == 1 else tasks)
-                if cls is chain or isinstance(folded, cls):
-                    return folded
-                tasks = (folded["kwargs"]["tasks"],)
+            if not options and tasks and (len(tasks) > 1 or is_several(tasks[0])):
+                whole = folded(cls, tasks[0] if len(tasks) == 1 else tasks)
+                if cls is chain or isinstance(whole, cls):
+                    return whole
             return super().__new__(cls)
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
         if self:  # made by __new__
             return
-        several = tasks[0] if len(tasks) == 1 and _is_several(tasks[0]) else tasks
+        several = tasks[0] if len(tasks) == 1 and is_several(tasks[0]) else tasks
         app = options.pop("app", None)
         super().__init__(
             "celery.chain",
@@ -75,11 +70,6 @@ class chain(Composite[R]):
             subtask_type=CHAIN,
             app=app,
         )
-
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> chain[Any]:
-        """The chain that a dict describes."""
-        return cast("chain[Any]", _from_dict(cls, d, app))
 
     @classmethod
     def _of(cls, tasks: list[Any], app: Chervil | None = None) -> chain[Any]:
@@ -93,11 +83,11 @@ class chain(Composite[R]):
     def _joined(cls, first: _S, other: _S) -> Any:
         steps = [first]
         if isinstance(other, chain):
-            return cls._of(steps + _spread(other), first._app)
-        return cls._of([*steps, _unrolled(other)], first._app)
+            return cls._of(steps + spread_out(other), first._app)
+        return cls._of([*steps, unrolled(other)], first._app)
 
     def _followed_by(self, other: Any) -> Any:
-        return _folded(type(self), [self, self.as_signature(other)])
+        return extended(self, self.as_signature(other))
 
     @property
     def tasks(self) -> list[_S]:
@@ -127,66 +117,6 @@ class chain(Composite[R]):
         return " | ".join(map(repr, self.tasks)) or "chain()"
 
 
-def _is_several(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, (Mapping, str))
-
-
-def _spread(sig: Any) -> list[Any]:
-    """The steps of a chain as signatures."""
-    return [sig.as_signature(task) for task in spread(sig)]
-
-
-def _folded(cls: type[chain[Any]], tasks: Iterable[Any]) -> Any:
-    """``a | b | c`` in one pass."""
-    whole: Any = None
-    steps: list[Any] = []
-    for task in tasks:
-        task = maybe_signature(task)
-        if not isinstance(task, Signature):
-            raise TypeError(f"a chain is made of signatures, such as task.s(1), not {task!r:.100}")
-        if whole is not None:
-            whole = whole | task
-        elif isinstance(task, group) and not steps and len(task) > 1:
-            whole = task  # which has an operator of its own
-        elif isinstance(task, chain):
-            for step in _spread(task):
-                _add(steps, step)
-        else:
-            _add(steps, task)
-    return cls._of(steps, steps[0]._app if steps else None) if whole is None else whole
-
-
-def _add(steps: list[Any], other: Any) -> None:
-    """Put a signature behind the steps of a chain; the steps are not changed themselves."""
-    if isinstance(other, group) and not len(other):
-        return
-    other = _unrolled(other)
-    last = steps[-1] if steps else None
-    if isinstance(last, group):
-        steps[-1] = chord(last, other)
-    elif isinstance(last, chord) and not isinstance(other, chord) and last.body is not None:
-        steps[-1] = last._like_me({"body": last.body | other})
-    else:
-        steps.append(other)
-
-
-def _from_dict(cls: Any, d: Mapping[str, Any], app: Chervil | None) -> Any:
-    """A composite from a dict: its parts are read, nothing else is changed."""
-    if isinstance(d, cls):
-        return d
-    made = cls.__new__(cls)
-    dict.__init__(made, d)
-    made._app = app
-    kwargs = dict(made.get("kwargs") or {})
-    for name in ("tasks", "header", "body"):
-        if name in kwargs:
-            kwargs[name] = made._read(kwargs[name])
-    made.update(args=made.get("args") or (), kwargs=kwargs, options=dict(made.get("options") or {}))
-    made.setdefault("subtask_type", cls.kind)
-    made.setdefault("immutable", False)
-    return made
-
-
 @register_type(GROUP)
 class group(Composite[R]):
     """Tasks side by side. Its result is the list of theirs.
@@ -212,11 +142,6 @@ class group(Composite[R]):
             subtask_type=GROUP,
             app=app,
         )
-
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> group[Any]:
-        """The group that a dict describes."""
-        return cast("group[Any]", _from_dict(cls, d, app))
 
     if TYPE_CHECKING:
 
@@ -340,11 +265,6 @@ class chord(Composite[R]):
             app=app,
         )
 
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> chord[Any]:
-        """The chord that a dict describes."""
-        return cast("chord[Any]", _from_dict(cls, d, app))
-
     def __call__(self, body: Any = None, **options: Any) -> Any:
         """Send it, with this body if one is given."""
         return self.apply_async((), {"body": body} if body is not None else {}, **options)
@@ -378,7 +298,7 @@ class chord(Composite[R]):
         return whole, given
 
     def _followed_by(self, other: Any) -> Any:
-        other = _unrolled(self.as_signature(other))
+        other = unrolled(self.as_signature(other))
         if isinstance(other, (group, chain)):
             return chain._joined(self, other)
         if self.body is None:

@@ -156,15 +156,36 @@ def steps_of(tasks: Iterable[Any]) -> list[Sig]:
 
 def add_step(steps: list[Sig], task: Sig) -> None:
     """Put a step behind others; a group that has something behind it becomes a chord."""
-    last = steps[-1] if steps else None
-    if last is None:
-        steps.append(task)
-    elif kind_of(last) == GROUP:
-        steps[-1] = chord_of(last, task)
-    elif kind_of(last) == CHORD and kind_of(body_of(last)) == GROUP:
-        steps[-1] = with_body(last, chord_of(body_of(last), task))
+    if steps and ends_in_group(steps[-1]):
+        steps[-1] = followed(steps[-1], task)
     else:
         steps.append(task)
+
+
+def ends_in_group(sig: Sig) -> bool:
+    """Whether its result is that of a group, so that what follows has to wait for many."""
+    while True:
+        kind = kind_of(sig)
+        if kind == CHAIN:
+            steps = steps_of(tasks_of(sig))
+            if not steps:
+                return False
+            sig = steps[-1]
+        elif kind == CHORD:
+            sig = body_of(sig)
+        else:
+            return kind in (GROUP, CHUNKS)
+
+
+def followed(sig: Sig, task: Sig) -> Sig:
+    """A signature that ends in a group, with a task behind it."""
+    kind = kind_of(sig)
+    if kind == CHAIN:
+        *steps, last = steps_of(spread(sig))
+        return {**sig, "kwargs": {**sig["kwargs"], "tasks": [*steps, followed(last, task)]}}
+    if kind == CHORD:
+        return with_body(sig, followed(body_of(sig), task))
+    return chord_of(parts_of(sig) if kind == CHUNKS else sig, task)
 
 
 def spread(chain: Sig) -> list[Sig]:

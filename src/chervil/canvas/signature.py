@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from chervil.canvas.applying import Applying
 from chervil.canvas.freezing import Freezer
 from chervil.canvas.linking import Linking
 from chervil.context import current_app
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from chervil.app import Chervil
     from chervil.canvas.primitives import chain
-    from chervil.result import AsyncResult
     from chervil.task import Task
 
 R = TypeVar("R")
@@ -46,7 +46,7 @@ def register_type(name: str | None = None) -> Callable[[_S], _S]:
     return register
 
 
-class Signature(Linking, dict[str, Any], Generic[R]):
+class Signature(Linking, Applying[R], dict[str, Any]):
     """A task with arguments and options, not yet sent.
 
     :param task: a task, its name, or another signature, which is copied.
@@ -119,59 +119,7 @@ class Signature(Linking, dict[str, Any], Generic[R]):
         signature.setdefault("immutable", False)
         return signature
 
-    # --- sending
-
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
-        """Send it, with more arguments before those that it has."""
-        return self.apply_async(partial_args, partial_kwargs)
-
-    def apply_async(
-        self,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> AsyncResult[R]:
-        """Send it; parameters and errors as in :meth:`chervil.task.Task.apply_async`.
-
-        Options that are None count as not given.
-        """
-        args, kwargs, options = self._merged(args, kwargs, options)
-        task = self._task()
-        if task is not None:
-            return task.apply_async(args, kwargs, **options)
-        return self.app.send_task(self["task"], args, kwargs, **options)
-
-    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
-        """:meth:`delay` for coroutines."""
-        return await self.aapply_async(partial_args, partial_kwargs)
-
-    async def aapply_async(
-        self,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> AsyncResult[R]:
-        """:meth:`apply_async` for coroutines."""
-        args, kwargs, options = self._merged(args, kwargs, options)
-        task = self._task()
-        if task is not None:
-            return await task.aapply_async(args, kwargs, **options)
-        return await self.app.asend_task(self["task"], args, kwargs, **options)
-
-    def apply(
-        self,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> AsyncResult[R]:
-        """Run it here and now; see :meth:`chervil.task.Task.apply`."""
-        args, kwargs, options = self._merged(args, kwargs, options)
-        return self.type.apply(args, kwargs, **options)
-
-    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
-        """Call the task as a function."""
-        args, kwargs, _ = self._merged(partial_args, partial_kwargs, {})
-        return cast("R", self.type(*args, **kwargs))
+    # --- merging
 
     def _merged(
         self,
@@ -435,6 +383,11 @@ def maybe_signature(d: Any, app: Chervil | None = None, clone: bool = False) -> 
     if app is not None and isinstance(d, Signature):
         d._app = app
     return d
+
+
+def type_of(name: str) -> Any:
+    """The class for a ``subtask_type``."""
+    return _types[name]
 
 
 #: Celery's old name.

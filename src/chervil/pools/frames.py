@@ -99,10 +99,10 @@ class Extra(msgspec.Struct, array_like=True, gc=False):
     #: The task the state is about, where it is not the job's own.
     task_id: str = ""
     #: As in :class:`chervil.drivers.contracts.Settlement`.
-    others: Sequence[Outcome] = ()
-    arrivals: Sequence[Arrival] = ()
+    others: Sequence[Outcome] = []
+    arrivals: Sequence[Arrival] = []
     begins: Mapping[str, int] = {}
-    closes: Sequence[str] = ()
+    closes: Sequence[str] = []
 
 
 class Report(msgspec.Struct, gc=False):

@@ -276,6 +276,8 @@ class Hub:
             total += report.runtime
             count += 1
             settlement = self._settling.end(flight, report)
+            if settlement.publish or settlement.arrivals:
+                self._hungry = True  # what follows may be for us: the same exchange finds it
             if flight.acked:
                 self._loosen(settlement)
             else:
