@@ -63,7 +63,7 @@ def _add(steps: list[Any], other: Any) -> None:
     if kind_of(other) == GROUP and not tasks_of(other):
         return
     other = unrolled(other)
-    last = steps[-1] if steps else {}
+    last: Any = steps[-1] if steps else {}
     if kind_of(last) == GROUP:
         steps[-1] = type_of(CHORD)(last, other)
     elif kind_of(last) == CHORD != kind_of(other) and last.body is not None:

@@ -27,12 +27,13 @@ from chervil.testing.harness import (
     is_readable,
     make_message,
 )
+from chervil.testing.joining import SettledJoinConformance
 from chervil.testing.liveness import LivenessConformance
 from chervil.wire.envelope import decode_head
 from chervil.wire.message import Outcome
 
 
-class BrokerConformance(LivenessConformance):
+class BrokerConformance(LivenessConformance, SettledJoinConformance):
     """The whole suite. Subclasses define the fixture ``broker_url``."""
 
     # --- order

@@ -115,9 +115,14 @@ class RedisResults:
 
     def put_group(self, group: str, payload: bytes, expires: float) -> None:
         """See :meth:`chervil.drivers.contracts.ResultStore.put_group`."""
-        life = max(1, int((expires - clock.now()) * 1000)) if expires > 0 else 0
+        life = int((expires - clock.now()) * 1000)
         with self._pool.link() as link:
-            link.call("SET", self._group(group), payload, *(("PX", life) if life else ()))
+            if expires <= 0:
+                link.call("SET", self._group(group), payload)
+            elif life > 0:
+                link.call("SET", self._group(group), payload, "PX", life)
+            else:
+                link.call("UNLINK", self._group(group))
 
     def get_group(self, group: str) -> bytes | None:
         """See :meth:`chervil.drivers.contracts.ResultStore.get_group`."""
