@@ -14,7 +14,7 @@ from chervil.context import Context
 from chervil.decorators import from_function
 from chervil.exceptions import ChordError
 from chervil.joining import allow_join_result
-from chervil.resultsets import result_from_tuple
+from chervil.resultsets import GroupResult, result_from_tuple
 from chervil.task import Task
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def chord_unlock(
     if joined is not None and joined.complete:
         records = [read_record(value, app.conf.result_serializer) for value in joined.values]
         following.aftermath.closes.append(group_id)
+        saved = None if "chord_size" in callback else app.restore_group(group_id)
     elif result is None:
         return
     else:
@@ -81,12 +82,29 @@ def chord_unlock(
             raise self.retry(countdown=interval or _INTERVAL, max_retries=max_retries)
         with allow_join_result():
             records = [(one.id, one.state, one.get(propagate=False)) for one in ended]
+        saved = None
     failed = next((record for record in records if record[1] != states.SUCCESS), None)
     if failed is None:
-        _send_body(following, callback, [value for _, _, value in records])
+        values = [value for _, _, value in records]
+        if saved is not None:
+            values = _nested(saved, {member: value for member, _, value in records}) or values
+        _send_body(following, callback, values)
     else:
         _fail_body(following, callback, ChordError(f"Dependency {failed[0]} raised {failed[2]!r}"))
     request.aftermath = following.aftermath
+
+
+def _nested(group: GroupResult[Any], values: Mapping[str, Any]) -> list[Any] | None:
+    """Values as a group's results are nested, which Celery saves for headers that end in groups.
+
+    None when they are not those of the group.
+    """
+    if not all(result.id in values for result in group._flat()):
+        return None
+    return [
+        _nested(result, values) if isinstance(result, GroupResult) else values[result.id]
+        for result in group
+    ]
 
 
 def _send_body(following: Following, body: Sig, values: list[Any]) -> None:
