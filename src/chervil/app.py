@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from chervil import clock, signals
+from chervil import signals
 from chervil.builtins import add_builtins
 from chervil.calls import note_child
 from chervil.canvas.signature import Signature, signature
@@ -19,6 +19,7 @@ from chervil.context import (
     set_current_app,
     set_default_app,
 )
+from chervil.control import Control
 from chervil.decorators import TaskDecorator, from_function
 from chervil.exceptions import AlwaysEagerIgnored, ImproperlyConfigured
 from chervil.messages import embed_of
@@ -32,9 +33,6 @@ from chervil.task import Task as BaseTask
 from chervil.taskoptions import CHECKS, check_names, checked
 from chervil.workflows import Workflows
 
-#: Seconds that the broker remembers that a task was revoked.
-REVOKES_KEPT = 30 * 86400
-
 #: Parts of Celery's app that are not here, and what there is instead.
 _NOT_YET = {
     **dict.fromkeys(
@@ -42,7 +40,6 @@ _NOT_YET = {
         "; let a cron job or timer run 'chervil -A app call task'",
     ),
     **dict.fromkeys(("Worker", "WorkController", "worker_main", "start"), "; run 'chervil worker'"),
-    "control": "; there are app.revoke(ids) and the command 'chervil'",
     **dict.fromkeys(
         (
             "amqp",
@@ -113,6 +110,8 @@ class Chervil(Connected, Workflows):
         self.on_after_finalize = Signal("app.on_after_finalize")
         self._task_cls = task_cls
         self._tasks = TaskRegistry()
+        #: Asks and tells nodes; cancels tasks.
+        self.control = Control(self)
         self._discoveries: list[tuple[Any, str | None]] = []
         _apps.add(self)
         if set_as_current:
@@ -342,12 +341,12 @@ class Chervil(Connected, Workflows):
     def revoke(self, ids: Iterable[str]) -> None:
         """Make sure that tasks do not start any more.
 
-        The broker remembers it for 30 days.
+        The same as :meth:`chervil.control.Control.revoke`.
 
         :param ids: of the tasks.
         :raises BrokerUnavailable: nothing was stored.
         """
-        self.broker.revoke(list(ids), clock.now() + REVOKES_KEPT)
+        self.control.revoke(ids)
 
     # --- Python
 

@@ -69,7 +69,7 @@ def chord_unlock(
     """
     request, app = self.request, self.app
     joined = app.backend.joined(group_id) if app.backend.joins else None
-    following = Following(app, request, (request.delivery_info or {}).get("queue") or "")
+    following = Following(app, request)
     if joined is not None and joined.complete:
         records = [read_record(value, app.conf.result_serializer) for value in joined.values]
         following.aftermath.closes.append(group_id)
@@ -133,7 +133,7 @@ def _fail_body(following: Following, body: Sig, error: ChordError) -> None:
         kwargs={},
         delivery_info=request.delivery_info,
     )
-    inner = Following(following.app, told, following.queue)
+    inner = Following(following.app, told)
     inner.call_errbacks(errbacks, error, None)
     inner.doom([body], error, None, states.FAILURE)
     aftermath, more = following.aftermath, inner.aftermath

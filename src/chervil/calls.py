@@ -395,7 +395,7 @@ class Calls(Generic[P, R]):
 
     def _run_with_retries(self, request: Context) -> Ending:
         while True:
-            ending = execute(cast("Task[Any, Any]", self), request)
+            ending = execute(cast("Task[Any, Any]", self), request, request.args, request.kwargs)
             retry = ending.value
             if not isinstance(retry, Retry) or retry.sig is None:
                 return ending

@@ -30,6 +30,7 @@ class Context:
         "__dict__",
         "__weakref__",
         "_children",
+        "_source",
         "aftermath",
         "deliveries",
         "outer",
@@ -37,6 +38,8 @@ class Context:
     )
 
     if TYPE_CHECKING:
+        #: What makes this request, while nobody has looked at it; see :class:`Unread`.
+        _source: Callable[[], Context] | None
         #: Called as (task id, state, meta) by ``update_state``; set by the worker.
         reporter: Callable[[str, str, Any], None] | None
         #: How often this message was claimed, this time included.
@@ -201,12 +204,65 @@ class Context:
         return f"<Context: {vars(self)!r}>"
 
 
+class Unread(Context):
+    """The request of a task that has not looked at it.
+
+    Most tasks never do, and to read all the headers of a message takes longer than
+    the rest of what an executor does for it. The first look at anything of it reads
+    them and makes it a :class:`Context` like others.
+    """
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        _read(self)
+        return getattr(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _read(self)
+        setattr(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _read(self)
+        delattr(self, name)
+
+
+_set = object.__setattr__
+_new = object.__new__
+_reading = threading.Lock()
+# The slot's own descriptor, which asks no __getattribute__.
+_source_of: Callable[[Context], Callable[[], Context]] = vars(Context)["_source"].__get__
+_set_source: Callable[[Context, Callable[[], Context] | None], None]
+_set_source = vars(Context)["_source"].__set__
+
+
+def unread(source: Callable[[], Context]) -> Context:
+    """A request that is made when somebody looks at it.
+
+    :param source: makes it; whatever it raises, the look raises.
+    """
+    request = _new(Unread)
+    _set_source(request, source)
+    return request
+
+
+def _read(request: Unread) -> None:
+    with _reading:  # threads of one task may look at the same time
+        if type(request) is not Unread:
+            return
+        whole = _source_of(request)()
+        for name in ("__dict__", "_children", "aftermath", "deliveries", "outer", "reporter"):
+            _set(request, name, getattr(whole, name))
+        _set_source(request, None)
+        _set(request, "__class__", Context)
+
+
 _KNOWN = frozenset(name for name in vars(Context) if not name.startswith("__")) | {"compression"}
 
 
 def custom_headers(headers: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is in a message's headers besides the protocol's own; None when nothing is."""
-    if headers.keys() <= _KNOWN:
+    if _KNOWN.issuperset(headers):
         return None
     return {key: value for key, value in headers.items() if key not in _KNOWN}
 

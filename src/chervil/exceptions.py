@@ -208,8 +208,11 @@ class WorkerLostError(Exception):
     """The process that ran the task ended without a report."""
 
 
-class Terminated(Exception):
-    """The process that ran the task was ended on request."""
+class Terminated(BaseException):
+    """Raised inside a task that is revoked while it runs (``terminate``).
+
+    No :class:`Exception`, so that a task which catches those still ends.
+    """
 
 
 class TimeoutError(ChervilError, builtins.TimeoutError):  # noqa: A001 - Celery's name

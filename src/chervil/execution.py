@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -62,8 +62,13 @@ class ErrorInfo:
         return f"<ErrorInfo: {self.exception!r}>"
 
 
-def execute(task: Task[Any, Any], request: Context) -> Ending:
-    """Run the task with ``request.args`` and ``request.kwargs`` in this thread.
+def execute(
+    task: Task[Any, Any], request: Context, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Ending:
+    """Run the task in this thread.
+
+    :param request: holds the same arguments; it is not looked at unless a hook, a signal
+        or the task does, since to read it may cost something (``context.Unread``).
 
     A coroutine function runs on this thread's own event loop. Never raises for
     anything that the task does: ``BaseException`` is a failure like any other.
@@ -74,7 +79,7 @@ def execute(task: Task[Any, Any], request: Context) -> Ending:
     began = monotonic()
     try:
         _before(task, request)
-        value = task.call(*request.args, **request.kwargs)
+        value = task.call(*args, **kwargs)
         if type(value) is CoroutineType:
             value = run_coroutine(value)
     except WorkerTerminate:
@@ -94,6 +99,8 @@ def execute(task: Task[Any, Any], request: Context) -> Ending:
 async def aexecute(
     task: Task[Any, Any],
     request: Context,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
     supervise: Callable[[Coroutine[Any, Any, Any]], Any] | None = None,
 ) -> Ending:
     """As :func:`execute`, for a coroutine function, on the running event loop.
@@ -105,7 +112,7 @@ async def aexecute(
     began = monotonic()
     try:
         _before(task, request)
-        value = task.call(*request.args, **request.kwargs)
+        value = task.call(*args, **kwargs)
         if type(value) is CoroutineType:
             value = await (supervise(value) if supervise else value)
     except BaseException as exc:

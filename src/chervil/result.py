@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import warnings
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from chervil import states
 from chervil.context import current_app
-from chervil.exceptions import ChervilWarning
 from chervil.exceptions import TimeoutError as ResultTimeout
 from chervil.joining import assert_may_block
 from chervil.wire import outcomes
@@ -329,20 +327,40 @@ class AsyncResult(Generic[R]):
         """Make sure that the task does not start any more; it ends as REVOKED.
 
         The broker keeps the cancellation, so it holds for nodes that are started
-        later, too. A task that runs already is not stopped: ``terminate`` needs
-        remote control, which this version does not have, and warns.
+        later, too; see :meth:`chervil.control.Control.revoke`.
 
-        :param connection: accepted for Celery's signature, as are ``wait`` and ``timeout``.
+        :param connection: accepted for Celery's signature.
+        :param terminate: also end it where it runs.
+        :param signal: how; ``SIGTERM`` when None.
+        :param wait: until nodes have answered, at most ``timeout`` seconds (1 when None).
         :raises BrokerUnavailable: nothing was stored.
         """
-        if terminate:
-            warnings.warn(
-                f"revoke(terminate=True) of {self.id}: it will not be started, but this version "
-                "cannot stop it if it runs already",
-                ChervilWarning,
-                stacklevel=2,
-            )
-        self.app.revoke((self.id,))
+        self.app.control.revoke(
+            self.id,
+            terminate=terminate,
+            signal=signal or "SIGTERM",
+            reply=wait,
+            timeout=1.0 if timeout is None else timeout,
+        )
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        connection: object = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Cancel all tasks with these stamps, not this one alone, as in Celery; see
+        :meth:`chervil.control.Control.revoke_by_stamped_headers`."""
+        self.app.control.revoke_by_stamped_headers(
+            headers,
+            terminate=terminate,
+            signal=signal or "SIGTERM",
+            reply=wait,
+            timeout=1.0 if timeout is None else timeout,
+        )
 
     # --- structure
 

@@ -173,6 +173,16 @@ def holds(started: str, go: str) -> int:
     return os.getpid()
 
 
+@app.task
+async def aholds(started: str, go: str, load: str) -> int:
+    """The same as a coroutine; ``load`` makes its message large."""
+    with open(started, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not os.path.exists(go):
+        await asyncio.sleep(0.1)
+    return len(load)
+
+
 @app.task(max_deliveries=2)
 def kills_its_executor(started: str) -> None:
     with open(started, "a") as file:
@@ -244,6 +254,49 @@ def ignores_everything(seconds: float) -> str:
         except BaseException:
             continue
     return "ended by itself"
+
+
+@app.task
+def cleans_up(started: str, seconds: float = 60.0) -> str:
+    """Leaves a second line when it is interrupted, and lets itself be ended."""
+    with open(started, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.01)
+    finally:
+        with open(started, "a") as file:
+            file.write("cleaned up\n")
+    return "ended by itself"
+
+
+@app.task
+async def acleans_up(started: str, seconds: float = 60.0) -> str:
+    with open(started, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        with open(started, "a") as file:
+            file.write("cleaned up\n")
+    return "ended by itself"
+
+
+@app.task(acks_late=False)
+def early_cleans_up(started: str) -> str:
+    return str(cleans_up.run(started))
+
+
+@app.task
+def catches_soft_limit(started: str) -> str:
+    with open(started, "a") as file:
+        file.write("started\n")
+    try:
+        wait_for(started + "-never", 60)
+    except SoftTimeLimitExceeded as exc:
+        return type(exc).__name__
+    return "not interrupted"
 
 
 @app.task

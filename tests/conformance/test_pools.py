@@ -310,6 +310,22 @@ def test_an_executor_that_is_to_be_replaced_holds_nobody_up(
     assert long.get(timeout=WAIT)
 
 
+def test_a_run_queue_that_is_full_leaves_no_slot_empty(worker: StartWorker, tmp_path: Path) -> None:
+    """The kernel has room for a few of these jobs at a time, and none of them ends."""
+    (tmp_path / "narrow.py").write_text(
+        "from chervil.pools import channel\n"
+        "channel._BUFFER = 32768\n"
+        "from tests.apps.pooled import app\n"
+    )
+    worker("narrow", "-P", "asyncio", "-c", "300")
+    started, go = tmp_path / "started", tmp_path / "go"
+    load = "x" * 20_000
+    results = pooled.aholds.apply_many([(str(started), str(go), load)] * 300)
+    wait_until(lambda: len(lines(started)) == 300, WAIT, "all slots are taken")
+    go.touch()
+    assert [r.get(timeout=WAIT) for r in results] == [len(load)] * 300
+
+
 # --- shutdown
 
 

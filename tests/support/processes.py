@@ -126,18 +126,25 @@ class Tree:
 
 
 class WorkerProcess:
-    """``python -m chervil ...`` as a process of its own."""
+    """``python -m chervil ...`` as a process of its own; or another module of its kind."""
 
     def __init__(
-        self, args: Sequence[str], cwd: Path, env: Mapping[str, str], tree: Tree, log: Path
+        self,
+        args: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        tree: Tree,
+        log: Path,
+        module: str = "chervil",
     ) -> None:
         self.args = list(args)
         self.tree = tree
         self._log = log
-        self.process = tree.start([sys.executable, "-m", "chervil", *args], cwd, env, log)
+        self._module = module
+        self.process = tree.start([sys.executable, "-m", module, *args], cwd, env, log)
 
     def __str__(self) -> str:
-        return "chervil " + " ".join(self.args)
+        return f"{self._module} {' '.join(self.args)}"
 
     @property
     def pid(self) -> int:

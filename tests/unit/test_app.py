@@ -367,7 +367,7 @@ def test_names_of_celerys_say_that_they_are_not_here(name: str) -> None:
     assert not hasattr(chervil, name)
 
 
-@pytest.mark.parametrize("name", ["control", "events", "Beat", "add_periodic_task", "worker_main"])
+@pytest.mark.parametrize("name", ["amqp", "events", "Beat", "add_periodic_task", "worker_main"])
 def test_parts_of_celerys_app_say_that_they_are_not_here(name: str) -> None:
     app = make("x", broker="memory://x")
     with pytest.raises(AttributeError, match=f"app.{name} is not in this version"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chervil import Chervil, context
-from chervil.context import Context, current_request, pop_request, push_request
+from chervil.context import Context, current_request, pop_request, push_request, unread
 
 HEADERS = {
     "lang": "py",
@@ -193,3 +195,70 @@ def test_proxies_mean_what_is_current_when_they_are_used() -> None:
 
     look()
     assert seen == [look.name]
+
+
+def test_an_unread_request_is_read_at_the_first_look() -> None:
+    reads = []
+
+    def source() -> Context:
+        reads.append(1)
+        whole = for_message(group="g")
+        whole.deliveries = 3
+        return whole
+
+    looks: list[Callable[[Context], Any]] = [
+        lambda request: request.id == HEADERS["id"],
+        lambda request: vars(request)["group"] == "g",
+        lambda request: request.deliveries == 3,
+        lambda request: request.get("nothing", 7) == 7,
+        lambda request: HEADERS["id"] in repr(request),
+        lambda request: copy.copy(request).id == HEADERS["id"],
+        lambda request: request.children == [],
+        lambda request: request.as_execution_options()["group_id"] == "g",
+    ]
+    for look in looks:
+        reads.clear()
+        request = unread(source)
+        assert isinstance(request, Context)
+        assert not reads
+        assert look(request)
+        assert type(request) is Context
+        assert vars(request) == vars(source())
+        assert reads == [1, 1], "once for the look, once for the line above"
+
+
+def test_an_unread_request_is_read_before_it_is_changed() -> None:
+    request = unread(for_message)
+    request.callbacks = [{"task": "t"}]
+    assert request.follows
+    assert request.id == HEADERS["id"]
+    other = unread(for_message)
+    del other.stamps
+    assert "stamps" not in vars(other)
+    assert other.id == HEADERS["id"]
+
+
+def test_what_reading_a_request_raises_is_seen_by_who_looks() -> None:
+    request = unread(lambda: Context.for_message({}["no"], {}, [], {}, {}, "w", {}))
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            assert request.id
+
+
+def test_threads_that_look_at_once_read_it_once() -> None:
+    reads = []
+    inside = threading.Event()
+
+    def source() -> Context:
+        reads.append(1)
+        inside.set()
+        return for_message()
+
+    request = unread(source)
+    others = [threading.Thread(target=lambda: (inside.wait(5), request.id)) for _ in range(4)]
+    for thread in others:
+        thread.start()
+    request.retries = 7
+    for thread in others:
+        thread.join()
+    assert (len(reads), request.retries) == (1, 7)

@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"signatures", "models", "messages"},
     {"publish", "groupcommit"},
     {"connections"},
+    {"control"},
     {"canvas"},
     {"registry"},
     {"coroutines"},
@@ -49,7 +50,7 @@ GROUND = LAYERS[0]
 #: These know no other package of their own line.
 APART = {"cli", "testing", "contrib"}
 #: Modules of ``drivers`` that every driver may import; the rest is one driver each.
-DRIVER_COMMONS = {"contracts"}
+DRIVER_COMMONS = {"contracts", "chords"}
 #: Where imports inside functions are meant: drivers are imported when their
 #: first URL is opened, commands when they are invoked, public names when used.
 LAZY = ("chervil.drivers.registry", "chervil.cli.", "chervil")

@@ -19,16 +19,17 @@ import pytest
 from chervil import AsyncResult, Chervil, exceptions, states
 from chervil.exceptions import (
     BackendError,
-    ChervilWarning,
     ImproperlyConfigured,
     TaskRevokedError,
 )
 from chervil.ids import new_id, new_ids
 from chervil.result import RemoteTraceback
 from chervil.resultsets import result_from_tuple
+from chervil.testing.harness import claim
 from chervil.waits import HEARD
 from chervil.wire import outcomes
 from chervil.wire.message import Outcome
+from tests.support.waiting import wait_until
 
 Factory = Callable[..., Chervil]
 NO_SUCH = "00000000-0000-7000-8000-000000000000"
@@ -481,10 +482,54 @@ def test_parents_that_failed_are_raised(app: Chervil) -> None:
 # --- doing something about it
 
 
-def test_revoking_says_what_it_cannot_do(app: Chervil) -> None:
-    with pytest.warns(ChervilWarning, match="cannot stop it if it runs"):
-        app.AsyncResult("i").revoke(terminate=True)
+def test_what_was_revoked_ends_at_once(app: Chervil) -> None:
     app.AsyncResult("i").revoke()
+    with pytest.raises(TaskRevokedError):
+        app.AsyncResult("i").get(timeout=5)
+    assert app.AsyncResult("i").state == "REVOKED"
+    assert app.broker.revoked() == ["i"]
+
+
+def test_what_has_ended_keeps_its_result(app: Chervil) -> None:
+    for task_id, status in (("s", "SUCCESS"), ("f", "FAILURE")):
+        store(app, task_id, status=status, result=1 if status == "SUCCESS" else ValueError("no"))
+    app.control.revoke(["s", "f"])
+    assert app.AsyncResult("s").get(timeout=5) == 1
+    assert app.AsyncResult("f").state == "FAILURE"
+
+
+def test_what_may_be_running_is_not_called_revoked(app: Chervil) -> None:
+    message_id = app.send_task("some.task").id
+    consumer = app.broker.consumer(app.router.select(None, None), "n", 60)
+    claim(consumer, 1)
+    app.control.revoke(message_id)
+    assert app.AsyncResult(message_id).state == "PENDING"
+    consumer.close()
+
+
+def test_where_a_node_does_not_answer_it_may_be_running(app: Chervil) -> None:
+    mailbox = app.broker.fanout().subscribe("celery.pidbox", "silent@here")
+    app.control.revoke("i")
+    assert app.AsyncResult("i").state == "PENDING"
+    mailbox.close()
+
+
+def test_who_waits_is_told_when_it_is_revoked(app: Chervil) -> None:
+    result = app.send_task("some.task")
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            result.get(timeout=20)
+        except BaseException as exc:
+            caught.append(exc)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: app.waits._waiters, 10)
+    app.control.revoke(result.id)
+    thread.join(10)
+    assert [type(exc) for exc in caught] == [TaskRevokedError]
 
 
 def test_forget_takes_the_parents_along(app: Chervil) -> None:

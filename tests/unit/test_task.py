@@ -883,7 +883,7 @@ def test_the_first_delay_is_what_retry_backoff_says(
     request = Context(
         id="i", task="t", args=[], kwargs={}, retries=retries, is_eager=True, called_directly=False
     )
-    outcome = execute(task, request).value
+    outcome = execute(task, request, (), {}).value
     assert isinstance(outcome, Retry)
     wanted = min(100, backoff * 2**retries)
     assert isinstance(outcome.when, (int, float))

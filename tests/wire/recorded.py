@@ -79,6 +79,27 @@ def messages() -> list[Sample]:
     return list(_json_objects("message"))
 
 
+def amqp_messages() -> list[tuple[str, dict[str, Any]]]:
+    """Every task message that was read from RabbitMQ, with a name for each."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for path in sorted(FIXTURES.glob("amqp-*.json")):
+        for number, message in enumerate(_amqp(json.loads(path.read_text())), 1):
+            found.append((f"{path.stem}-{number}", message))
+    return found
+
+
+def _amqp(value: Any) -> Iterator[dict[str, Any]]:
+    items = value
+    if isinstance(value, dict):
+        if "task" in (value.get("headers") or ()):
+            yield value
+            return
+        items = value.values()
+    if isinstance(value, (dict, list)):
+        for item in items:
+            yield from _amqp(item)
+
+
 def results() -> list[Sample]:
     """Every JSON result document in the fixtures."""
     return list(_json_objects("result"))

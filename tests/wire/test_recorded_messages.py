@@ -15,7 +15,7 @@ import pytest
 
 from chervil.exceptions import ContentDisallowed, DecodeError
 from chervil.wire import celery_v1, celery_v2, envelope, serializers, times
-from tests.wire.recorded import Sample, ids, load, messages, same, unwrap
+from tests.wire.recorded import Sample, amqp_messages, ids, load, messages, same, unwrap
 
 ALL = serializers.accept_types(["json", "pickle", "yaml", "msgpack"])
 JSON_ONLY = serializers.accept_types(["json"])
@@ -89,7 +89,7 @@ def test_head_without_body_reads_like_the_whole_envelope(sample: Sample) -> None
     assert found == expected
 
 
-@every(READABLE)
+@every([each for each in READABLE if each.name != "redis-015-visibility-restore"])  # hand-made
 def test_envelope_is_written_as_it_was_recorded(sample: Sample) -> None:
     recorded = json.loads(sample.raw)
     written = json.loads(envelope.encode_full(envelope.decode(sample.raw)))
@@ -97,6 +97,8 @@ def test_envelope_is_written_as_it_was_recorded(sample: Sample) -> None:
     uuid.UUID(written["properties"]["delivery_tag"])
     for each in (recorded, written):
         del each["body"], each["properties"]["delivery_tag"], each["properties"]["body_encoding"]
+    # kombu's mark on what it put back, which is not for clients to write.
+    recorded["properties"]["delivery_info"].pop("redelivered", None)
     if sample.name.startswith("foreign"):
         properties = recorded["properties"]
         properties["correlation_id"] = properties.pop("correlationId")
@@ -328,42 +330,40 @@ def test_hand_made_messages(case: str) -> None:
         assert embed["callbacks"][0]["task"] == "wire.mul"
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_amqp_messages(number: int) -> None:
+AMQP = amqp_messages()
+
+
+@pytest.mark.parametrize(("name", "recorded"), AMQP, ids=[name for name, _ in AMQP])
+def test_amqp_messages(name: str, recorded: dict[str, Any]) -> None:
     """On AMQP the parts travel apart, but are the same."""
-    (path,) = [
-        p for p in (load(n) for n in amqp_names()) if p["fixture"].startswith(f"amqp-00{number}")
-    ]
-    for recorded in path["messages"]:
-        properties = dict(recorded["properties"])
-        head = {
-            "headers": recorded["headers"],
-            "content-type": properties.pop("content_type"),
-            "content-encoding": properties.pop("content_encoding"),
-            "properties": {
-                **properties,
-                "delivery_info": {
-                    "exchange": recorded["exchange"],
-                    "routing_key": recorded["routing_key"],
-                },
+    properties = dict(recorded["properties"])
+    head = {
+        "headers": recorded["headers"],
+        "content-type": properties.pop("content_type"),
+        "content-encoding": properties.pop("content_encoding"),
+        "properties": {
+            **properties,
+            "delivery_info": {
+                "exchange": recorded["exchange"],
+                "routing_key": recorded["routing_key"],
             },
-        }
-        message = envelope.decode(msgspec.json.encode(head), unwrap(recorded["body"]))
-        assert json.loads(envelope.encode_head(message)) == head
-        args, kwargs, _ = celery_v2.decode_body(
-            message.body,
-            message.content_type,
-            message.content_encoding,
-            message.headers.get("compression"),
-            ALL,
-        )
-        assert (len(args) > 0) or (len(kwargs) > 0)
+        },
+    }
+    message = envelope.decode(msgspec.json.encode(head), unwrap(recorded["body"]))
+    assert json.loads(envelope.encode_head(message)) == head
+    args, kwargs, _ = celery_v2.decode_body(
+        message.body,
+        message.content_type,
+        message.content_encoding,
+        message.headers.get("compression"),
+        ALL,
+    )
+    if message.headers["task"] == "wire.add":
+        assert len(args) + len(kwargs) >= 2
 
 
-def amqp_names() -> list[str]:
-    from tests.wire.recorded import FIXTURES
-
-    return [path.stem for path in FIXTURES.glob("amqp-*.json")]
+def test_there_are_amqp_messages() -> None:
+    assert len(AMQP) >= 14
 
 
 SIGNATURES = load("signature-001-dicts")["signatures"]

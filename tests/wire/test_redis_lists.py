@@ -14,6 +14,7 @@ from chervil.drivers.redis.broker import RedisBroker
 from chervil.drivers.redis.results import RedisResults
 from chervil.ids import new_id
 from chervil.testing.harness import claim, is_readable, make_message
+from chervil.wire import outcomes
 from chervil.wire.envelope import decode
 from chervil.wire.message import Outcome
 from tests.wire import recorded
@@ -133,6 +134,17 @@ def test_statuses_of_other_serializers_are_found(
         raw = max(data, key=lambda d: (d[:1] in b"\0\x80\x86\x87\x88", len(d)))
         client.set(f"{prefix}celery-task-meta-x", raw)
         assert store.get(["x"])["x"].status == status
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
+def test_statuses_of_compressed_results_are_found(
+    serializer: str, store: RedisResults, client: redis.Redis, prefix: str
+) -> None:
+    payload = outcomes.encode(
+        task_id="x", status="SUCCESS", result=[1], serializer=serializer, compression="lzma"
+    )
+    client.set(f"{prefix}celery-task-meta-x", payload)
+    assert store.get(["x"])["x"].status == "SUCCESS"
 
 
 # --- what Celery finds

@@ -14,7 +14,7 @@ import msgspec
 from chervil import states
 from chervil.canvas.sending import messages_of, planner
 from chervil.canvas.shape import CHAIN, CHORD, GROUP, body_of, kind_of, listed, options_of, tasks_of
-from chervil.drivers.contracts import Arrival
+from chervil.drivers.chords import Arrival
 from chervil.exceptions import InvalidTaskError
 from chervil.wire import outcomes, serializers
 from chervil.wire.message import Message, Outcome
@@ -55,15 +55,11 @@ def check(request: Context) -> None:
 
 
 class Following:
-    """Works out what follows one run of a task.
+    """Works out what follows one run of a task."""
 
-    :param queue: the one that its message came from.
-    """
-
-    def __init__(self, app: Chervil, request: Context, queue: str) -> None:
+    def __init__(self, app: Chervil, request: Context) -> None:
         self.app = app
         self.request = request
-        self.queue = queue
         self.aftermath = Aftermath([], [], [], {}, [])
 
     def success(self, value: Any) -> Aftermath:
@@ -222,7 +218,7 @@ class Following:
             (join, chord),
             {},
             {
-                "queue": self.queue or None,
+                "queue": (request.delivery_info or {}).get("queue"),
                 "ignore_result": True,
                 "parent_id": member,
                 "root_id": request.root_id or request.id,

@@ -22,7 +22,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from chervil.drivers.chords import Arrival, JoinStore
 from chervil.wire.message import Message, Outcome
+from chervil.wire.notes import Note
 
 
 class Features(msgspec.Struct, frozen=True):
@@ -39,6 +41,8 @@ class Features(msgspec.Struct, frozen=True):
     shared: bool = True
     #: Largest head + body in bytes; 0 means no limit of its own.
     max_size: int = 0
+    #: Has :meth:`Broker.fanout`, so that nodes can be asked and told things.
+    fanout: bool = False
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -81,33 +85,6 @@ class Action(enum.IntEnum):
     DEFER = 2
     #: To the dead-letter queue, with ``Settlement.reason``.
     DEAD = 3
-
-
-class Arrival(msgspec.Struct, gc=False):
-    """That a member of a chord's header has ended, for good."""
-
-    #: Id of the header's group.
-    join: str
-    #: Task id of the member; a second arrival of it changes nothing.
-    member: str
-    #: Its place among the results; those of the same place come in the order of arrival.
-    index: int
-    #: How many members there are; 0 when only the store was told (``announce``).
-    size: int
-    failed: bool
-    #: What is kept of it, encoded.
-    value: bytes
-    #: To be published once: when all have arrived, or the first that failed.
-    trigger: Message
-
-
-class Joined(msgspec.Struct):
-    """What has arrived of a chord's header."""
-
-    #: The trigger was published.
-    complete: bool
-    #: The values, in the order of their places.
-    values: Sequence[bytes]
 
 
 class Settlement(msgspec.Struct, gc=False):
@@ -220,6 +197,60 @@ class Consumer(Protocol):
         ...
 
 
+class Mailbox(Protocol):
+    """Where notes arrive for one who listens. Belongs to one thread at a time.
+
+    What comes faster than it is read is bounded: the oldest are lost.
+    """
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when :meth:`receive` may find something; the same
+        one until it is closed."""
+        ...
+
+    def receive(self) -> Sequence[Note]:
+        """What has arrived, without waiting; what is not a note is left out.
+
+        :raises BrokerUnavailable: the connection is lost; close it and open another.
+        """
+        ...
+
+    def close(self) -> None:
+        """Listen no longer, and remove what it had in the broker. Never raises; doing it
+        again changes nothing."""
+        ...
+
+
+class Fanout(Protocol):
+    """Notes to all who listen at that moment, and answers to one of them.
+
+    Nothing is kept for who listens later, and nothing outlives its owner: what a
+    process leaves behind when it dies is removed by others, or expires.
+    May be used from any thread and, after a fork, from the child. Each method raises
+    :class:`~chervil.exceptions.BrokerUnavailable` when the broker does not answer.
+    """
+
+    def subscribe(self, exchange: str, name: str, key: str = "") -> Mailbox:
+        """Hear what is broadcast from the moment on at which this returns.
+
+        :param name: of who listens; names what the broker keeps for it.
+        :param key: only notes whose key matches, ``#`` standing for any words.
+        """
+        ...
+
+    def broadcast(self, exchange: str, note: Note, key: str = "") -> int | None:
+        """Tell all who listen to that exchange; how many they are, None: unknown."""
+        ...
+
+    def answers(self, exchange: str, key: str) -> Mailbox:
+        """Hear what is sent to this key with :meth:`reply`, from now on."""
+        ...
+
+    def reply(self, exchange: str, key: str, note: Note) -> None:
+        """Answer who listens at that key; nothing happens when nobody does."""
+        ...
+
+
 class Broker(Protocol):
     """Stores messages until a consumer has settled them."""
 
@@ -249,8 +280,20 @@ class Broker(Protocol):
         """Delete the ready and delayed messages of a queue; how many."""
         ...
 
-    def revoke(self, ids: Iterable[str], expires: float) -> None:
-        """Remember, until the Unix time ``expires``, that these tasks must not run."""
+    def revoke(self, ids: Iterable[str], expires: float) -> Collection[str] | None:
+        """Remember, until the Unix time ``expires``, that these tasks must not run.
+
+        :returns: those that a consumer may hold a claim on, which may be running; nobody
+            will start the others. None: the broker cannot tell.
+        """
+        ...
+
+    def revoked(self, limit: int = 1000) -> Sequence[str]:
+        """Tasks that are remembered so, up to that many. (``Features.fanout``)"""
+        ...
+
+    def fanout(self) -> Fanout:
+        """Notes to all nodes, over this broker's connections. (``Features.fanout``)"""
         ...
 
     def dead(
@@ -309,7 +352,7 @@ class Listener(Protocol):
     def close(self) -> None: ...
 
 
-class ResultStore(Protocol):
+class ResultStore(JoinStore, Protocol):
     """Keeps the last outcome of each task."""
 
     def put(self, outcomes: Sequence[Outcome]) -> None:
@@ -329,49 +372,6 @@ class ResultStore(Protocol):
 
     def listener(self, address: str) -> Listener:
         """Start listening for a client of that address."""
-        ...
-
-    # --- chords: what joins the members of their headers
-
-    #: Whether it can; without it the methods below are not called.
-    joins: bool
-
-    def announce(self, joins: Mapping[str, int]) -> None:
-        """Tell workers of other makes how many members the headers have, before they run."""
-        ...
-
-    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
-        """Record ends of members; those whose trigger the caller is to publish.
-
-        An arrival that is recorded already answers the same as the first time, until
-        the join is closed.
-        """
-        ...
-
-    def joined(self, join: str) -> Joined | None:
-        """What has arrived; None for a join that is not known, or was closed."""
-        ...
-
-    def widen(self, join: str, by: int) -> None:
-        """Let a join wait for more members than were announced."""
-        ...
-
-    def close_joins(self, joins: Collection[str]) -> None:
-        """Their bodies are sent: forget what arrived, and let nothing arrive any more."""
-        ...
-
-    # --- groups that were saved
-
-    def put_group(self, group: str, payload: bytes, expires: float) -> None:
-        """Store which results belong to a group; ``expires`` as of outcomes."""
-        ...
-
-    def get_group(self, group: str) -> bytes | None:
-        """What was stored for a group."""
-        ...
-
-    def forget_group(self, group: str) -> None:
-        """Delete it."""
         ...
 
     def expire(self) -> int:

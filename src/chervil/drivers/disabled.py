@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from chervil.drivers.contracts import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined
 from chervil.exceptions import BackendError, ImproperlyConfigured
 from chervil.wire.message import Outcome
 

@@ -8,27 +8,32 @@ like the others.
 from __future__ import annotations
 
 import asyncio
+import gc
 import queue
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from chervil.context import Context
 from chervil.coroutines import Interruptible, close_thread_loop
-from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from chervil.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 from chervil.execution import aexecute
 from chervil.pools.frames import Job, unpack_job
 from chervil.pools.interrupt import raise_in_thread
+from chervil.pools.runner import Run
 from chervil.pools.seat import Seat
 
-if TYPE_CHECKING:
-    from chervil.task import Task
+#: Containers that a task has at least, from its beginning to its end.
+_CONTAINERS = 20
 
 
 def run(seat: Seat) -> None:
     """Take jobs on an event loop with ``seat.slots`` places until there are no more."""
+    young, *older = gc.get_threshold()
+    # What fills the slots is no garbage: collections for it alone find nothing, and took a
+    # tenth of the time.
+    gc.set_threshold(young and max(young, _CONTAINERS * seat.slots), *older)
     with asyncio.Runner() as runner:
         runner.run(Loop(seat).main())
 
@@ -43,6 +48,10 @@ class Loop:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._coroutines: dict[int, tuple[int, Interruptible]] = {}
         self._threads = Threads(self)
+        #: Reports of coroutines that ended in this turn of the loop, and their slots, which
+        #: stay taken until the reports are handed in.
+        self._reports: list[bytes] = []
+        self._done: list[int] = []
 
     async def main(self) -> None:
         """Run until the queue ends and everything that runs has ended."""
@@ -83,38 +92,67 @@ class Loop:
                     return
                 self._start(unpack_job(frame), self._free.pop())
             self._pause()
-        except BaseException as exc:  # a mistake of ours: end, and let the hub run it elsewhere
-            self._broken = True
-            if not self._ended.done():
-                self._ended.set_exception(exc)
+        except BaseException as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: BaseException) -> None:
+        """A mistake of ours, or the hub has gone: end, and let it be run elsewhere."""
+        self._broken = True
+        if not self._ended.done():
+            self._ended.set_exception(exc)
 
     def _start(self, job: Job, slot: int) -> None:
-        seat = self._seat
-        seat.page.enter(seat.index, slot, job.number, monotonic())
-        opened = seat.runner.open(job)
-        if opened is None:
+        seat, number = self._seat, job.number
+        seat.page.enter(seat.index, slot, number, monotonic())
+        run = seat.runner.open(job)
+        if run is None:
             seat.page.leave(seat.index, slot)
             self._free.append(slot)
-        elif opened[0].is_async:
-            self._tasks[slot] = self._loop.create_task(self._run(job, slot, *opened))
+        elif run.task.is_async:
+            supervise = partial(self._supervise, number, slot) if job.limited else None
+            # Not the loop's create_task: the task that it makes may be of another kind.
+            self._tasks[slot] = asyncio.Task(self._run(run, slot, supervise), loop=self._loop)
         else:
-            self._threads.run(job, slot, *opened)
+            self._threads.run(run, slot)
 
-    async def _run(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
+    async def _run(
+        self,
+        run: Run,
+        slot: int,
+        supervise: Callable[[Coroutine[Any, Any, Any]], Interruptible] | None,
+    ) -> None:
         runner = self._seat.runner
-        supervise = partial(self._supervise, job.number, slot) if job.limited else None
         try:
-            ending = await aexecute(task, request, supervise)
+            ending = await aexecute(run.task, run.request, run.args, run.kwargs, supervise)
         except BaseException as exc:  # interrupted outside the user's function
             ending = runner.interrupted(exc)
         if self._broken:  # it was cancelled by our mistake: not its end, it is run again
             return
         try:
-            runner.conclude(job, task, request, ending)
+            runner.conclude(run, ending, self._report)
         finally:
-            self._coroutines.pop(slot, None)
+            if supervise is not None:
+                self._coroutines.pop(slot, None)
             del self._tasks[slot]
-            self._done(slot)
+            if not self._done:
+                self._loop.call_soon(self._hand_in)
+            self._done.append(slot)
+
+    def _report(self, frame: bytes) -> None:
+        self._reports.append(self._seat.channel.pack(frame))
+
+    def _hand_in(self) -> None:
+        """Report the coroutines that ended in the last turn, all at once: the hub then
+        settles them in one step, and has as many new jobs for us in the next."""
+        reports, self._reports = self._reports, []
+        done, self._done = self._done, []
+        try:
+            if reports:
+                self._seat.channel.report_all(reports)
+        except BaseException as exc:
+            self._fail(exc)
+            return
+        self._leave(done)
 
     def _supervise(
         self, number: int, slot: int, coroutine: Coroutine[Any, Any, Any]
@@ -125,13 +163,14 @@ class Loop:
         self._coroutines[slot] = number, running
         return running
 
-    def _done(self, slot: int) -> None:
-        """A job has ended; on the loop's thread."""
+    def _leave(self, slots: Sequence[int]) -> None:
+        """The jobs in these slots have been reported; on the loop's thread."""
         seat = self._seat
-        seat.page.leave(seat.index, slot)
-        self._free.append(slot)
-        if seat.enough():
-            self._stop = True
+        for slot in slots:
+            seat.page.leave(seat.index, slot)
+            if seat.enough():
+                self._stop = True
+        self._free += slots
         if self._stop:
             self._finish()
         elif not self._listening:
@@ -151,6 +190,9 @@ class Loop:
             self._finish()
             return
         slot, number = int(order[1]), int(order[2])
+        if order[0] == b"terminate":
+            self._terminate(slot, number)
+            return
         exception: type[BaseException] = (
             SoftTimeLimitExceeded if order[0] == b"interrupt" else TimeLimitExceeded
         )
@@ -158,28 +200,40 @@ class Loop:
         if found is not None and found[0] == number:
             found[1].interrupt(exception())
             return
+        self._terminate(slot, number, exception)
+
+    def _terminate(
+        self, slot: int, number: int, exception: type[BaseException] = Terminated
+    ) -> None:
+        """Cancel a coroutine; raise in the thread of a function."""
         running, _, thread = self._seat.page.read(self._seat.index, slot)
-        if running == number and thread:
+        if running != number:
+            return
+        task = self._tasks.get(slot)
+        if task is not None:
+            # After its first step, which may be due: before, it would end without a report.
+            self._loop.call_soon(task.cancel)
+        elif thread:
             raise_in_thread(thread, exception)
 
     # --- functions that are not coroutines
 
-    def perform(self, job: Job, slot: int, task: Task[Any, Any], request: Context) -> None:
+    def perform(self, run: Run, slot: int) -> None:
         """Run a function; in a thread of its own."""
         seat = self._seat
         thread = threading.get_ident()
-        seat.page.enter(seat.index, slot, job.number, monotonic(), thread)
+        seat.page.enter(seat.index, slot, run.number, monotonic(), thread)
         try:
-            seat.runner.perform_opened(job, task, request)
+            seat.runner.perform_opened(run)
         finally:
             self._loop.call_soon_threadsafe(self._returned, slot)
 
     def _returned(self, slot: int) -> None:
         self._threads.free += 1
-        self._done(slot)
+        self._leave((slot,))
 
 
-Work = tuple[Job, int, "Task[Any, Any]", Context]
+Work = tuple[Run, int]
 
 
 class Threads:
@@ -192,7 +246,7 @@ class Threads:
         #: Threads that wait for work; counted on the loop's thread alone.
         self.free = 0
 
-    def run(self, *work: Any) -> None:
+    def run(self, run: Run, slot: int) -> None:
         """Have a job run in a thread that is free, or in a new one."""
         if self.free:
             self.free -= 1
@@ -200,11 +254,14 @@ class Threads:
             self._count += 1
             name = f"chervil-{self._count}"
             threading.Thread(target=self._serve, name=name, daemon=True).start()
-        self._work.put(work)
+        self._work.put((run, slot))
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
-            self._perform(*work)
+            try:
+                self._perform(*work)
+            except (SoftTimeLimitExceeded, TimeLimitExceeded, Terminated):
+                pass  # arrived after the report; the job has ended by itself
         close_thread_loop()
 
     def close(self) -> None:

@@ -1,17 +1,18 @@
 """The two sockets between the hub and its executors.
 
-Both are ``SOCK_SEQPACKET`` pairs: one datagram is one frame, taken whole or not
-at all, whatever happens to the process that takes it, and in the order in which
-they were sent. All executors read the same end of the run queue, so that
-whoever is idle takes the next job and nobody hoards; the hub can read it as
-well, to take back what nobody has begun.
+Both are ``SOCK_SEQPACKET`` pairs: one datagram is taken whole or not at all,
+whatever happens to the process that takes it, and in the order in which they were
+sent. All executors read the same end of the run queue, so that whoever is idle
+takes the next job and nobody hoards; the hub can read it as well, to take back what
+nobody has begun.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
-from chervil.pools.frames import INLINE_LIMIT, spool
+from chervil.pools.frames import INLINE_LIMIT, join, split, spool
 from chervil.pools.private import PrivateDirectory, roots
 
 _BUFFER = 4 * 1024 * 1024
@@ -32,7 +33,8 @@ class Channel:
     # --- the hub's side
 
     def pack(self, frame: bytes) -> bytes:
-        """The frame as :meth:`put` takes it: one that is too large goes into a file.
+        """The frame as :meth:`put` and :meth:`report_all` take it: one that is too large
+        goes into a file.
 
         :raises MessageTooLarge: there is no room for the file.
         """
@@ -61,7 +63,7 @@ class Channel:
         receive = self._reports_out.recv
         try:
             while len(frames) < most:
-                frames.append(receive(_ROOM, _DONTWAIT))
+                frames += split(receive(_ROOM, _DONTWAIT))
         except BlockingIOError:
             pass
         return frames
@@ -69,6 +71,11 @@ class Channel:
     def fileno(self) -> int:
         """Readable when there are reports."""
         return self._reports_out.fileno()
+
+    @property
+    def room_fileno(self) -> int:
+        """Writable when :meth:`put` has room again: less than a quarter is taken."""
+        return self._jobs_in.fileno()
 
     # --- the executors' side
 
@@ -88,6 +95,14 @@ class Channel:
         if len(frame) > INLINE_LIMIT:
             frame = spool(frame, self._paths)
         self._reports_in.send(frame)
+
+    def report_all(self, frames: Sequence[bytes]) -> None:
+        """Hand in several reports, each as :meth:`pack` made it; waits as :meth:`report`."""
+        if len(frames) == 1:
+            self._reports_in.send(frames[0])
+            return
+        for datagram in join(frames):
+            self._reports_in.send(datagram)
 
     @property
     def jobs_fileno(self) -> int:

@@ -1,9 +1,11 @@
-"""What the hub and the executors say to each other, one datagram each.
+"""What the hub and the executors say to each other, in datagrams.
 
 A *job* goes to an executor: the number under which the hub knows it, how often
 it was delivered, and the message as it was claimed. A *report* comes back: what
 became of the job, the encoded outcome, and messages to be stored with it.
-Both have a fixed head so that the usual ones cost one ``pack`` and no codec.
+Both have a fixed head so that the usual ones cost one ``pack`` and no codec. A job
+is a datagram of its own, so that whoever is idle takes it and no more; reports of
+jobs that ended together may share one.
 
 A datagram has a limit of its own (the socket's send buffer), so a frame above
 ``INLINE_LIMIT`` bytes is written into a file of the node's private directory and
@@ -22,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from chervil.drivers.contracts import Arrival
+from chervil.drivers.chords import Arrival
 from chervil.exceptions import MessageTooLarge
 from chervil.wire.message import Message, Outcome
 
@@ -33,6 +35,10 @@ _JOB = struct.Struct("<BQIII")
 _REPORT = struct.Struct("<BQBdI")
 _INLINE, _SPOOLED, _FULL_ENVELOPE, _LIMITED, _JUDGED = 0, 1, 2, 4, 8
 _SIZE = struct.Struct("<I")
+#: Several frames are an array of MessagePack, whose first byte is none of the flags.
+_SEVERAL = 0x80
+#: Bytes that MessagePack writes before a frame, at most.
+_FRAME_HEAD = 5
 
 
 class Kind(enum.IntEnum):
@@ -122,6 +128,8 @@ _KINDS = tuple(Kind)
 _encode_extra = msgspec.msgpack.Encoder().encode
 _decode_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _decode_extra = msgspec.msgpack.Decoder(Extra).decode
+_encode_frames = msgspec.msgpack.Encoder().encode
+_decode_frames = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 def pack_job(job: Job) -> bytes:
@@ -175,6 +183,27 @@ def unpack_report(frame: bytes) -> Report:
     end = start + size
     extra = SUCCEEDED if len(frame) == end else _decode_extra(frame[end:])
     return Report(number, _KINDS[kind], runtime, frame[start:end], extra)
+
+
+def join(frames: Sequence[bytes]) -> list[bytes]:
+    """Datagrams that carry several frames each, as few as hold them.
+
+    :param frames: none longer than ``INLINE_LIMIT``.
+    """
+    datagrams: list[bytes] = []
+    start = size = 0
+    for number, frame in enumerate(frames):
+        if size + len(frame) > INLINE_LIMIT and number > start:
+            datagrams.append(_encode_frames(frames[start:number]))
+            start, size = number, 0
+        size += len(frame) + _FRAME_HEAD
+    datagrams.append(_encode_frames(frames[start:]))
+    return datagrams
+
+
+def split(datagram: bytes) -> list[bytes]:
+    """The frames of a datagram, which is one itself or was made by :func:`join`."""
+    return [datagram] if datagram[0] < _SEVERAL else _decode_frames(datagram)
 
 
 def spool(frame: bytes, directories: Sequence[str]) -> bytes:

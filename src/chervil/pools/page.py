@@ -13,6 +13,8 @@ import struct
 import tempfile
 
 _SLOT = struct.Struct("<QdQQ")
+#: Marks a number of a job that was cancelled.
+_END = 1 << 63
 
 
 class Page:
@@ -51,17 +53,20 @@ class Page:
                 found[number] = (slot, began, thread)
         return found
 
-    def interrupt(self, executor: int, slot: int, number: int) -> None:
-        """Ask for the job in this slot to be interrupted, if it still is that number."""
-        offset = (executor * self.slots + slot) * _SLOT.size + 24
-        struct.pack_into("<Q", self._memory, offset, number)
+    def interrupt(self, executor: int, slot: int, number: int, *, end: bool = False) -> None:
+        """Ask for the job in this slot to be interrupted, if it still is that number.
 
-    def interrupted(self, executor: int, slot: int) -> bool:
-        """Whether the job that this slot runs now is to be interrupted."""
+        :param end: because it was cancelled, not because its soft limit is over.
+        """
+        offset = (executor * self.slots + slot) * _SLOT.size + 24
+        struct.pack_into("<Q", self._memory, offset, number | (_END if end else 0))
+
+    def interrupted(self, executor: int, slot: int, *, end: bool = False) -> bool:
+        """Whether the job that this slot runs now is to be interrupted (for that reason)."""
         number, _, _, asked = _SLOT.unpack_from(
             self._memory, (executor * self.slots + slot) * _SLOT.size
         )
-        return bool(number) and bool(number == asked)
+        return bool(number) and bool(number | (_END if end else 0) == asked)
 
     def clear(self, executor: int) -> None:
         """Empty all slots of an executor that has ended."""

@@ -13,7 +13,7 @@ from time import monotonic
 from types import FrameType
 
 from chervil.coroutines import close_thread_loop, interrupt_coroutine
-from chervil.exceptions import SoftTimeLimitExceeded
+from chervil.exceptions import SoftTimeLimitExceeded, Terminated
 from chervil.pools.frames import job_number, unpack_job
 from chervil.pools.seat import Seat
 
@@ -43,7 +43,7 @@ class Prefork:
                 self._busy = True
                 try:
                     perform(unpack_job(frame))
-                except SoftTimeLimitExceeded:
+                except (SoftTimeLimitExceeded, Terminated):
                     pass  # arrived after the report; the job has ended by itself
                 finally:
                     self._busy = False
@@ -55,14 +55,19 @@ class Prefork:
 
     def _interrupt(self, _signum: int, _frame: FrameType | None) -> None:
         if self._busy and self._seat.page.interrupted(self._seat.index, 0):
-            exception = SoftTimeLimitExceeded()
-            # On an event loop the signal may arrive while the loop waits, where
-            # raising would end the loop and leave the coroutine hanging.
-            if not interrupt_coroutine(threading.get_ident(), exception):
-                raise exception
+            self._raise(SoftTimeLimitExceeded())
 
-    def _leave(self, _signum: int, _frame: FrameType | None) -> None:
-        """Finish what runs, take nothing more."""
+    def _raise(self, exception: BaseException) -> None:
+        # On an event loop the signal may arrive while the loop waits, where
+        # raising would end the loop and leave the coroutine hanging.
+        if not interrupt_coroutine(threading.get_ident(), exception):
+            raise exception
+
+    def _leave(self, signum: int, _frame: FrameType | None) -> None:
+        """End the task, when it was cancelled; else finish it and take nothing more."""
+        if self._busy and self._seat.page.interrupted(self._seat.index, 0, end=True):
+            self._raise(Terminated(signum))
+            return
         self._leaving = True
         if not self._busy:
             raise SystemExit(0)

@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from chervil import states
 from chervil.canvas.continuation import Aftermath, Following, check
-from chervil.context import Context
+from chervil.context import Context, Unread, unread
 from chervil.exceptions import (
     ChervilError,
     DecodeError,
@@ -30,6 +33,8 @@ from chervil.log import task_fields
 from chervil.pools.frames import SUCCEEDED, Extra, Job, Kind, Verdict, pack_report
 from chervil.wire import envelope, outcomes
 from chervil.wire.celery_v2 import decode_body
+from chervil.wire.envelope import Head, Headers
+from chervil.wire.message import Message
 from chervil.wire.serializers import accept_types
 from chervil.wire.times import now_text
 
@@ -38,6 +43,25 @@ if TYPE_CHECKING:
     from chervil.task import Task
 
 logger = logging.getLogger("chervil.task")
+
+
+class Run(msgspec.Struct, gc=False):
+    """A job that was opened."""
+
+    #: The job's.
+    number: int
+    task: Task[Any, Any]
+    request: Context
+    args: list[Any]
+    kwargs: dict[str, Any]
+    #: What is known of the request while it is unread.
+    headers: Headers | None
+
+    @property
+    def seen(self) -> Context | Headers:
+        """The request or, when nobody has looked at it, what its message says."""
+        headers = self.headers
+        return self.request if headers is None or type(self.request) is not Unread else headers
 
 
 class Runner:
@@ -58,24 +82,26 @@ class Runner:
         self._extended = conf.result_extended
         self._max_size = conf.result_max_size
         self._log_info = logger.isEnabledFor(logging.INFO)
+        #: Of the tasks that were run: looking into the settings costs more than the rest of it.
+        self._track_started: dict[str, bool] = {}
 
     # --- the ways in
 
     def perform(self, job: Job) -> None:
         """Run a job in this thread and report it."""
-        opened = self.open(job)
-        if opened is not None:
-            self.perform_opened(job, *opened)
+        run = self.open(job)
+        if run is not None:
+            self.perform_opened(run)
 
-    def perform_opened(self, job: Job, task: Task[Any, Any], request: Context) -> None:
+    def perform_opened(self, run: Run) -> None:
         """Run an opened job in this thread and report it."""
         try:
-            ending = execute(task, request)
+            ending = execute(run.task, run.request, run.args, run.kwargs)
         except WorkerTerminate:
             raise
         except BaseException as exc:
             ending = self.interrupted(exc)
-        self.conclude(job, task, request, ending)
+        self.conclude(run, ending)
 
     def interrupted(self, exc: BaseException) -> Ending:
         """The ending of a job that was interrupted outside the user's function."""
@@ -83,37 +109,54 @@ class Runner:
 
     # --- before
 
-    def open(self, job: Job) -> tuple[Task[Any, Any], Context] | None:
-        """The task and request of a job; None when there is nothing to run.
+    def open(self, job: Job) -> Run | None:
+        """What there is to run; None when there is nothing.
 
-        It was unreadable, or a verdict on it was given, and that is reported.
+        The job was unreadable, or a verdict on it was given, and that is reported.
         """
         if job.verdict is not None:
             self._judge(job, job.verdict)
             return None
         try:
-            request = self._request(job)
-            task = self._tasks[request.task or ""]
-            if request.follows:
+            head = None if job.body is None else envelope.glance(job.head)
+            run = self._open_whole(job) if head is None else self._open_usual(job, head)
+            request = run.request
+            if run.headers is None and request.follows:
                 check(request)
         except (ChervilError, KeyError) as exc:
             self._unreadable(job, exc)
             return None
-        if request.ignore_result is None:  # sent by name, by who does not know the task
-            request.ignore_result = task.ignore_result
-        request.deliveries = job.deliveries
-        request.reporter = self._reporter(job)
-        if task.track_started:
+        name = run.task.name
+        started = self._track_started.get(name)
+        if started is None:
+            started = self._track_started[name] = bool(run.task.track_started)
+        if started and request.reporter is not None:
             request.reporter(
                 request.id or "", states.STARTED, {"pid": os.getpid(), "hostname": self.hostname}
             )
-        return task, request
+        return run
 
-    def _request(self, job: Job) -> Context:
-        """The request of a job's message.
+    def _open_usual(self, job: Job, head: Head) -> Run:
+        """With no more of the head read than it takes to run a task that does not look at
+        its request."""
+        headers = head.headers
+        args, kwargs, embed = decode_body(
+            job.body or b"",
+            head.content_type,
+            head.content_encoding,
+            headers.compression,
+            self._accept,
+        )
+        task = self._tasks[headers.task]
+        if any(embed.values()):
+            request = self._read(job, task, args, kwargs, embed)
+            return Run(job.number, task, request, args, kwargs, None)
+        if headers.ignore_result is None:  # sent by name, by who does not know the task
+            headers.ignore_result = task.ignore_result
+        request = unread(partial(self._read, job, task, args, kwargs, embed))
+        return Run(job.number, task, request, args, kwargs, headers)
 
-        :raises DecodeError: it cannot be read.
-        """
+    def _open_whole(self, job: Job) -> Run:
         message = envelope.decode(job.head, job.body)
         headers = message.headers
         args, kwargs, embed = decode_body(
@@ -123,10 +166,34 @@ class Runner:
             headers.get("compression"),
             self._accept,
         )
+        task = self._tasks[headers["task"]]
+        request = self._request(job, message, task, args, kwargs, embed)
+        return Run(job.number, task, request, args, kwargs, None)
+
+    def _read(
+        self,
+        job: Job,
+        task: Task[Any, Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        embed: dict[str, Any],
+    ) -> Context:
+        """The request of a job of which only what runs was read."""
+        return self._request(job, envelope.decode(job.head, b""), task, args, kwargs, embed)
+
+    def _request(
+        self,
+        job: Job,
+        message: Message,
+        task: Task[Any, Any] | None,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        embed: dict[str, Any],
+    ) -> Context:
         properties = message.properties
         properties["reply_to"] = message.reply_to
-        return Context.for_message(
-            headers,
+        request = Context.for_message(
+            message.headers,
             properties,
             args,
             kwargs,
@@ -140,14 +207,27 @@ class Runner:
                 "queue": job.queue,
             },
         )
+        if request.ignore_result is None and task is not None:
+            request.ignore_result = task.ignore_result
+        request.deliveries = job.deliveries
+        request.reporter = partial(self._report_state, job.number)
+        return request
 
     def _judge(self, job: Job, verdict: Verdict) -> None:
         """Report what follows from the end of a task that did not end by itself."""
         after: Aftermath | None = None
         try:
-            request = self._request(job)
+            message = envelope.decode(job.head, job.body)
+            args, kwargs, embed = decode_body(
+                message.body,
+                message.content_type,
+                message.content_encoding,
+                message.headers.get("compression"),
+                self._accept,
+            )
+            request = self._request(job, message, None, args, kwargs, embed)
             error = outcomes.exception_from_dict(verdict.error)
-            following = Following(self.app, request, job.queue)
+            following = Following(self.app, request)
             after = following.failure(error, None, verdict.status, verdict.quiet)
         except Exception:
             logger.exception("What follows the end of a task cannot be told")
@@ -161,30 +241,34 @@ class Runner:
             pack_report(job.number, Kind.UNREADABLE, 0.0, b"", Extra(reason=reason, detail=detail))
         )
 
-    def _reporter(self, job: Job) -> Callable[[str, str, Any], None]:
+    def _report_state(self, number: int, task_id: str, state: str, meta: Any) -> None:
         """What ``update_state`` calls inside a worker: the hub stores it in its next batch."""
-
-        def report_state(task_id: str, state: str, meta: Any) -> None:
-            payload = outcomes.encode(
-                task_id=task_id,
-                status=state,
-                result=meta,
-                date_done=now_text() if state in states.READY_STATES else None,
-                serializer=self._serializer,
-                compression=self._compression,
-            )
-            extra = Extra(state, task_id=task_id)
-            self.report(pack_report(job.number, Kind.STATE, 0.0, payload, extra))
-
-        return report_state
+        payload = outcomes.encode(
+            task_id=task_id,
+            status=state,
+            result=meta,
+            date_done=now_text() if state in states.READY_STATES else None,
+            serializer=self._serializer,
+            compression=self._compression,
+        )
+        extra = Extra(state, task_id=task_id)
+        self.report(pack_report(number, Kind.STATE, 0.0, payload, extra))
 
     # --- after
 
-    def conclude(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> None:
-        """Turn an ending into a report, hand it in and log it."""
+    def conclude(
+        self,
+        run: Run,
+        ending: Ending,
+        report: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Turn an ending into a report, hand it in and log it.
+
+        :param report: takes it in the place of :attr:`report`.
+        """
         for tries in range(4):
             try:
-                self.report(self._frame(job, task, request, ending))
+                (report or self.report)(self._frame(run, ending))
                 break
             except (OSError, WorkerTerminate):
                 raise  # the hub has gone, or this process is going
@@ -194,108 +278,110 @@ class Runner:
                 if tries == 3:
                     raise
                 if ending.status == states.FAILURE:
+                    request = run.request
                     request.callbacks = request.errbacks = request.chain = request.chord = None
                 ending = Ending(states.FAILURE, exc, format_traceback(exc), ending.runtime)
         if self._log_info or ending.status == states.FAILURE:
-            _log(task, request, ending)
+            _log(run, ending)
 
-    def _frame(self, job: Job, task: Task[Any, Any], request: Context, ending: Ending) -> bytes:
-        status, number, runtime = ending.status, job.number, ending.runtime
+    def _frame(self, run: Run, ending: Ending) -> bytes:
+        status, number, runtime = ending.status, run.number, ending.runtime
         if status == states.SUCCESS:
-            after: Aftermath | None = request.aftermath
-            if request.follows:
-                after = Following(self.app, request, job.queue).success(ending.value)
-            extra = SUCCEEDED if after is None else _extra(status, after)
-            if request.ignore_result:
+            seen, extra = run.seen, SUCCEEDED
+            if seen is not run.headers:
+                after = run.request.aftermath
+                if run.request.follows:
+                    # What it sends becomes its children, which the outcome names.
+                    after = Following(self.app, run.request).success(ending.value)
+                if after is not None:
+                    extra = _extra(status, after)
+            if seen.ignore_result:
                 return pack_report(number, Kind.IGNORED, runtime, b"", extra)
-            payload = self._outcome(request, task, ending)
+            payload = self._outcome(run, ending)
             return pack_report(number, Kind.ENDED, runtime, payload, extra)
         if status == states.FAILURE:
-            return self._failure_frame(job, task, request, ending)
+            return self._failure_frame(run, ending)
         if status == states.RETRY:
-            return self._retry_frame(job, task, request, ending)
+            return self._retry_frame(run, ending)
         if status == states.REJECTED:
-            return self._reject_frame(job, task, request, ending)
-        after = request.aftermath  # of a task that was replaced: the other one goes on
-        if after is None and request.follows:
-            # Nobody else would tell those that wait for it.
-            request.errbacks = None
-            after = self._failure(job, request, ending.value, None)
+            return self._reject_frame(run, ending)
+        if run.seen is run.headers:
+            return pack_report(number, Kind.IGNORED, runtime, b"")
+        after = run.request.aftermath  # of a task that was replaced: the other one goes on
+        if after is None:
+            run.request.errbacks = None
+            after = self._failure(run.request, ending.value, None)  # nobody else would tell
         return pack_report(number, Kind.IGNORED, runtime, b"", _extra(states.IGNORED, after))
 
     def _failure(
-        self, job: Job, request: Context, exception: BaseException, traceback: str | None
+        self, request: Context, exception: BaseException, traceback: str | None
     ) -> Aftermath | None:
         if not request.follows:
             return None
-        return Following(self.app, request, job.queue).failure(exception, traceback)
+        return Following(self.app, request).failure(exception, traceback)
 
-    def _failure_frame(
-        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
-    ) -> bytes:
-        after = self._failure(job, request, ending.value, ending.traceback)
+    def _failure_frame(self, run: Run, ending: Ending) -> bytes:
+        task, request = run.task, run.request
+        after = self._failure(request, ending.value, ending.traceback)
         kind = Kind.ENDED
         if not task.acks_on_failure_or_timeout and task.acks_late:
             kind = Kind.FAILED_UNACKED
         keep = not request.ignore_result or task.store_errors_even_if_ignored
-        payload = self._outcome(request, task, ending) if keep else b""
+        payload = self._outcome(run, ending) if keep else b""
         if kind is Kind.ENDED and not keep:
             kind = Kind.IGNORED
         extra = _extra(states.FAILURE, after, *_reason(ending))
-        return pack_report(job.number, kind, ending.runtime, payload, extra)
+        return pack_report(run.number, kind, ending.runtime, payload, extra)
 
-    def _retry_frame(
-        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
-    ) -> bytes:
+    def _retry_frame(self, run: Run, ending: Ending) -> bytes:
         retry: Retry = ending.value
         payload = b""
-        if not request.ignore_result:
+        if not run.request.ignore_result:
             shown = Ending(states.RETRY, retry.exc or retry, ending.traceback, ending.runtime)
-            payload = self._outcome(request, task, shown)
+            payload = self._outcome(run, shown)
         follow = () if retry.pending is None else (retry.pending,)
-        return pack_report(
-            job.number, Kind.RETRY, ending.runtime, payload, Extra(states.RETRY, follow)
-        )
+        extra = Extra(states.RETRY, follow)
+        return pack_report(run.number, Kind.RETRY, ending.runtime, payload, extra)
 
-    def _reject_frame(
-        self, job: Job, task: Task[Any, Any], request: Context, ending: Ending
-    ) -> bytes:
+    def _reject_frame(self, run: Run, ending: Ending) -> bytes:
         reject: Reject = ending.value
         if reject.requeue:
-            return pack_report(job.number, Kind.REQUEUE, ending.runtime, b"")
+            return pack_report(run.number, Kind.REQUEUE, ending.runtime, b"")
         payload = b""
-        if not request.ignore_result:
+        if not run.request.ignore_result:
             failed = Ending(states.FAILURE, reject, None, ending.runtime)
-            payload = self._outcome(request, task, failed)
-        after = self._failure(job, request, reject, None)
+            payload = self._outcome(run, failed)
+        after = self._failure(run.request, reject, None)
         extra = _extra(states.FAILURE, after, f"rejected by the task: {reject.reason}")
-        return pack_report(job.number, Kind.REJECTED, ending.runtime, payload, extra)
+        return pack_report(run.number, Kind.REJECTED, ending.runtime, payload, extra)
 
-    def _outcome(self, request: Context, task: Task[Any, Any], ending: Ending) -> bytes:
-        status = ending.status
+    def _outcome(self, run: Run, ending: Ending) -> bytes:
+        status, seen = ending.status, run.seen
+        children = () if seen is run.headers else run.request._children or ()
         payload = outcomes.encode(
-            task_id=request.id or "",
+            task_id=seen.id or "",
             status=status,
             result=ending.value,
             traceback=ending.traceback,
-            children=[child.as_tuple() for child in request.children] if request.children else (),
+            children=[child.as_tuple() for child in children],
             date_done=now_text() if status in states.READY_STATES else None,
-            group_id=request.group,
-            parent_id=request.parent_id,
-            extended=self._extended_fields(request, task) if self._extended else None,
+            group_id=seen.group,
+            parent_id=seen.parent_id,
+            extended=self._extended_fields(run) if self._extended else None,
             serializer=self._serializer,
             compression=self._compression,
         )
         if self._max_size and len(payload) > self._max_size and status == states.SUCCESS:
             raise MessageTooLarge(
-                f"the result of {task.name}[{request.id}] has {len(payload):,} bytes, more than "
+                f"the result of {run.task.name}[{seen.id}] has {len(payload):,} bytes, more than "
                 f"result_max_size ({self._max_size:,})"
             )
         return payload
 
-    def _extended_fields(self, request: Context, task: Task[Any, Any]) -> dict[str, Any]:
+    def _extended_fields(self, run: Run) -> dict[str, Any]:
+        request = run.request
         return {
-            "name": task.name,
+            "name": run.task.name,
             "args": request.args,
             "kwargs": request.kwargs,
             "worker": self.hostname,
@@ -335,11 +421,11 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _log(task: Task[Any, Any], request: Context, ending: Ending) -> None:
-    name, ident, status = task.name, request.id, ending.status
+def _log(run: Run, ending: Ending) -> None:
+    name, ident, status = run.task.name, run.seen.id, ending.status
     fields = task_fields(name, ident, state=status, runtime=ending.runtime)
     try:
-        level, text, values = _line(task, ending)
+        level, text, values = _line(run.task, ending)
         logger.log(level, "Task %s[%s] " + text, name, ident, *values, extra=fields)
     except Exception:
         text = "Task %s[%s] %s (its value cannot be shown)"

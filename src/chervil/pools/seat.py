@@ -20,7 +20,7 @@ class Seat:
     """One executor's place: its channel, its row of the page, and its limits.
 
     :param control: datagrams from the hub (``b"stop"``, ``b"interrupt <slot> <number>"``,
-        ``b"abandon <slot> <number>"``).
+        ``b"abandon <slot> <number>"``, ``b"terminate <slot> <number>"``).
     :param max_tasks: end after that many tasks; 0: no limit.
     :param max_memory: end when the process is larger, in KiB; 0: no limit.
     """

@@ -15,7 +15,12 @@ from time import monotonic
 from types import FrameType
 
 from chervil.coroutines import close_thread_loop, interrupt_coroutine
-from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerTerminate
+from chervil.exceptions import (
+    SoftTimeLimitExceeded,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerTerminate,
+)
 from chervil.pools.frames import job_number, unpack_job
 from chervil.pools.runner import Runner
 
@@ -36,6 +41,11 @@ class Solo:
         self._reports: list[bytes] = []
         self._limits: dict[int, tuple[float, float]] = {}
         self._busy = 0
+        #: The number of the job that is being run, 0 for none, and of one to be ended.
+        self.current = 0
+        #: Monotonic time at which it began.
+        self.since = 0.0
+        self._cancelled = 0
         #: A job is being run now.
         self.running = False
         # Only the main thread can be interrupted by a timer.
@@ -70,6 +80,8 @@ class Solo:
         while self._waiting:
             frame = self._waiting.popleft()
             self.running = True
+            self.since = monotonic()
+            self.current = job_number(frame)
             try:
                 if self._limits:
                     self._run_limited(frame)
@@ -77,7 +89,10 @@ class Solo:
                     self._runner.perform(unpack_job(frame))
             except WorkerTerminate:
                 break  # the interrupted job is not reported, and so not settled
+            except Terminated:
+                pass  # arrived after the report; the job has ended by itself
             finally:
+                self.current = 0
                 self.running = False
             if monotonic() >= end:
                 break
@@ -123,7 +138,24 @@ class Solo:
             left = self._began + self._alarms[0][0] - monotonic()
             signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
 
-    def _alarm(self, _signum: int, _frame: FrameType | None) -> None:
+    def terminate(self, number: int) -> bool:
+        """End the job that runs, if it is that one. From another thread.
+
+        :returns: whether it is that one and can be interrupted.
+        """
+        if not self._timer or self.current != number:
+            return False
+        self._cancelled = number
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        return True
+
+    def _alarm(self, signum: int, _frame: FrameType | None) -> None:
+        if self._cancelled and self._cancelled == self.current:
+            self._cancelled = 0
+            cancelled = Terminated(signum)
+            if not interrupt_coroutine(threading.get_ident(), cancelled):
+                raise cancelled
+            return
         if not self._busy or not self._alarms:
             return
         seconds, error = self._alarms.pop(0)

@@ -12,12 +12,18 @@ import threading
 from time import monotonic
 
 from chervil.coroutines import close_thread_loop
-from chervil.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from chervil.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 from chervil.pools.frames import Kind, discard, job_number, pack_report, unpack_job
 from chervil.pools.interrupt import raise_in_thread, take_back_raise
 from chervil.pools.seat import Seat
 
-_INTERRUPTS = (SoftTimeLimitExceeded, TimeLimitExceeded)
+_INTERRUPTS = (SoftTimeLimitExceeded, TimeLimitExceeded, Terminated)
+#: What the hub orders, and what is raised in the thread then.
+_ORDERS: dict[bytes, type[BaseException]] = {
+    b"interrupt": SoftTimeLimitExceeded,
+    b"abandon": TimeLimitExceeded,
+    b"terminate": Terminated,
+}
 logger = logging.getLogger("chervil.worker")
 
 
@@ -63,9 +69,9 @@ class Threads:
         if order[0] == b"stop":
             self._stop = True
             self._end_if_idle()
-        elif order[0] in (b"interrupt", b"abandon"):
+        elif order[0] in _ORDERS:
             place, number = self._places[int(order[1])], int(order[2])
-            exception = SoftTimeLimitExceeded if order[0] == b"interrupt" else TimeLimitExceeded
+            exception = _ORDERS[order[0]]
             with place.lock:
                 if place.number == number:
                     place.asked = True

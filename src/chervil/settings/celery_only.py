@@ -48,9 +48,8 @@ _HARMLESS = {
         ),
     ),
     **_no_effect(
-        "workers do not listen to remote control yet",
-        "worker_enable_remote_control",
-        *_prefixed("control", "queue_ttl queue_expires queue_exclusive queue_durable exchange"),
+        "mailboxes of remote control end with their owners",
+        *_prefixed("control", "queue_ttl queue_expires queue_exclusive queue_durable"),
     ),
     **_no_effect(
         "events are not sent yet",

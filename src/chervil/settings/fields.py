@@ -85,6 +85,8 @@ class Fields:
     worker_lease: float
     worker_max_tasks_per_child: int | None
     worker_max_memory_per_child: int | None
+    worker_enable_remote_control: bool
+    control_exchange: str
     worker_send_task_events: bool
 
     # Logging of workers

@@ -74,6 +74,19 @@ WORKER = group(
         "many KiB of memory. None: never.",
     ),
     Setting(
+        "worker_enable_remote_control",
+        BOOL,
+        True,
+        "Listen to remote control (`chervil inspect` and `control`, `celery inspect` and "
+        "`control`, Flower) where the broker can carry it.",
+    ),
+    Setting(
+        "control_exchange",
+        TEXT,
+        "celery",
+        "Name of the exchange of remote control; nodes and clients must agree on it.",
+    ),
+    Setting(
         "worker_send_task_events",
         BOOL,
         False,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from chervil.drivers.contracts import Action, Arrival, Broker, ResultStore, Settlement
+from chervil.drivers.chords import Arrival
+from chervil.drivers.contracts import Action, Broker, ResultStore, Settlement
 from chervil.ids import new_id
 from chervil.testing.harness import Consume, claim, id_of, ids_of, make_message
 

@@ -180,6 +180,18 @@ def decode_head(data: bytes) -> Head:
     return head
 
 
+def glance(data: bytes) -> Head | None:
+    """The typed view of a head that :func:`decode` can surely read as a whole; None where
+    that may take patience or fail."""
+    if not data.isascii() or b"__type__" in data:
+        return None
+    try:
+        head = _decode_head(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return head if head.headers.task and head.headers.id else None
+
+
 def _decode_head_leniently(data: bytes) -> Head:
     """For what some clients write: null for the default, 3.0 or "3" for 3, NaN..."""
     try:

@@ -165,8 +165,7 @@ def decode(payload: bytes, serializer: str = "json", import_modules: bool = True
     :param import_modules: see :func:`chervil.wire.failures.exception_from_dict`.
     :raises DecodeError: it is no such document.
     """
-    if payload[:1] == b"\0":
-        payload = _decompressed(payload)
+    payload = uncompressed(payload)
     if serializer == "json" and not serializers.json_replaced:
         meta = jsoncodec.loads(payload)
     else:
@@ -198,7 +197,13 @@ def _content_type(serializer: str) -> str:
     return content_type
 
 
-def _decompressed(payload: bytes) -> bytes:
+def uncompressed(payload: bytes) -> bytes:
+    """The serialized document, of one that may be compressed.
+
+    :raises DecodeError: it is damaged, or its compression is unknown.
+    """
+    if payload[:1] != b"\0":
+        return payload
     if not payload.startswith(_COMPRESSED):
         raise DecodeError(f"a result that starts with a zero byte, {payload[:40]!r}")
     how, found, data = payload[len(_COMPRESSED) :].partition(b"\0")

@@ -8,12 +8,15 @@ accepts, because pickle runs code.
 from __future__ import annotations
 
 import codecs
+import functools
 import importlib
+import io
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
+from chervil import exceptions
 from chervil.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -202,9 +205,20 @@ def _yaml() -> Any:
         ) from exc
 
 
-def _yaml_dumps(value: Any) -> str:
+@functools.cache
+def _yaml_dumper() -> Any:
+    """The safe one, which takes maps of every class, signatures among them."""
     yaml = _yaml()
-    return str(yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
+
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        pass
+
+    Dumper.add_multi_representer(dict, Dumper.represent_dict)
+    return Dumper
+
+
+def _yaml_dumps(value: Any) -> str:
+    return str(_yaml().dump(value, Dumper=_yaml_dumper()))
 
 
 def _yaml_loads(data: bytes) -> Any:
@@ -252,16 +266,40 @@ def _msgpack_dumps(value: Any) -> bytes:
 # --- what is there from the start -------------------------------------------------------------
 
 
-def _pickle_dumps(value: Any) -> bytes:
+@functools.cache
+def _pickling() -> tuple[Any, Any]:
+    """The classes that write and read pickles."""
     import pickle  # Few need it, and it takes milliseconds to import.
 
-    return pickle.dumps(value)
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            # Signatures are written as plain maps: who reads them may not have Chervil.
+            if isinstance(obj, dict) and "subtask_type" in obj and type(obj) is not dict:
+                return dict, ({**obj},)
+            return NotImplemented
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            # What Celery pickles of its own; it need not be installed here.
+            if module == "celery.canvas" and name == "signature":
+                return dict
+            if module in ("celery.exceptions", "billiard.exceptions"):
+                ours = getattr(exceptions, name, None)
+                if isinstance(ours, type) and issubclass(ours, BaseException):
+                    return ours
+            return super().find_class(module, name)
+
+    return Pickler, Unpickler
+
+
+def _pickle_dumps(value: Any) -> bytes:
+    file = io.BytesIO()
+    _pickling()[0](file).dump(value)
+    return file.getvalue()
 
 
 def _pickle_loads(data: bytes) -> Any:
-    import pickle
-
-    return pickle.loads(data)
+    return _pickling()[1](io.BytesIO(data)).load()
 
 
 register("json", jsoncodec.dumps, jsoncodec.loads, "application/json")

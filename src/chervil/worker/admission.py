@@ -22,6 +22,7 @@ from chervil.wire.times import parse_time
 from chervil.worker.ends import Final
 from chervil.worker.flight import Flight
 from chervil.worker.outcomes import Outcomes
+from chervil.worker.revocations import Revocations
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
@@ -43,6 +44,8 @@ class Known(msgspec.Struct):
     ignore_result: bool
     soft: float
     hard: float
+    #: How many were admitted.
+    count: int = 0
 
 
 class Admission:
@@ -58,6 +61,7 @@ class Admission:
         outcomes: Outcomes,
         time_limit: float = 0.0,
         soft_time_limit: float = 0.0,
+        revocations: Revocations | None = None,
     ) -> None:
         self._app = app
         self._tasks = app.tasks
@@ -68,6 +72,9 @@ class Admission:
         self._number = 0
         self._warned: set[str] = set()
         self._known: dict[str, Known] = {}
+        self._revocations = revocations or Revocations()
+        #: How many of each name were taken with options that have changed since.
+        self._before: dict[str, int] = {}
 
     def examine(self, delivery: Delivery, now: float) -> Flight | Settlement:
         """The flight of a message that may run, or what to do with it instead.
@@ -92,6 +99,7 @@ class Admission:
         if signals.task_received.receivers:
             signals.task_received.send(sender=known.task, request=head)
         self._number += 1
+        known.count += 1
         hard, soft = headers.timelimit or _NO_LIMITS
         ignored = headers.ignore_result
         return Flight(
@@ -139,11 +147,19 @@ class Admission:
 
     def forget(self) -> None:
         """Options of tasks were changed: look at them anew."""
+        self._before = self.totals()
         self._known.clear()
+
+    def totals(self) -> dict[str, int]:
+        """How many tasks of each name were admitted. From any thread."""
+        found = dict(self._before)
+        for name, known in list(self._known.items()):
+            found[name] = found.get(name, 0) + known.count
+        return found
 
     def _not_now(self, delivery: Delivery, head: Head) -> Settlement | None:
         """What to do with a message that is revoked, expired or not due."""
-        if delivery.revoked:
+        if delivery.revoked or (self._revocations.some and self._revocations.covers(head)):
             return self._revoked(delivery, head, "revoked", expired=False)
         eta, expires = head.headers.eta, head.headers.expires
         if expires is None and eta is None:

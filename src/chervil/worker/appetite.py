@@ -44,6 +44,10 @@ class Appetite:
         ahead = AHEAD_SECONDS * self._slots / (self._mean + _OVERHEAD_SECONDS)
         self.allowed = self._slots + min(self._most, int(ahead))
 
+    def resize(self, slots: int) -> None:
+        """Another number of tasks runs at a time from now on."""
+        self._slots = self.allowed = slots
+
     def waited(self) -> None:
         """The surplus had to be given back: tasks are longer than they were."""
         self._mean = max(self._mean or 0.0, _SLOW_SECONDS)

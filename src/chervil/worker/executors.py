@@ -24,6 +24,8 @@ _TOO_SHORT_SECONDS = 1.0
 _SLOWEST_RESTART_SECONDS = 10.0
 _TRY_AGAIN_SECONDS = 0.05
 _START_SECONDS = 30.0
+#: Signals that ask a program to end.
+_GENTLE = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 class Executor(msgspec.Struct):
@@ -193,13 +195,56 @@ class Executors:
         else:
             self._order(index, b"abandon %d %d" % (slot, number))
 
+    def terminate(self, index: int, slot: int, number: int, signum: int) -> None:
+        """A running job was cancelled: end it, by what means the pool has.
+
+        :param signum: ``SIGUSR1`` raises ``SoftTimeLimitExceeded`` as Celery's workers do,
+            ``SIGKILL`` ends the process, other signals interrupt the task.
+        """
+        if signum == signal.SIGUSR1:
+            self.interrupt(index, slot, number)
+        elif self.plan.pool != "prefork":
+            self._order(index, b"terminate %d %d" % (slot, number))
+        elif signum in _GENTLE:
+            self.plan.page.interrupt(index, slot, number, end=True)
+            self.kill(index, signal.SIGTERM)
+        else:
+            self.expect_end(index)
+            self.kill(index, signum)
+
+    def expect_end(self, index: int) -> None:
+        """An executor is about to be ended on purpose: its end is no news."""
+        if index in self.alive:
+            self.alive[index].retired = True
+
     def retire(self, index: int) -> None:
         """Let an executor take no more jobs, and have another take its place."""
         executor = self.alive[index]
         if not executor.retired:
             executor.retired = True
-            self._order(index, b"stop")
+            if self.plan.pool == "prefork":
+                self.kill(index, signal.SIGTERM)
+            else:
+                self._order(index, b"stop")
             self._restarts.append(time.monotonic())
+
+    def resize(self, change: int) -> None:
+        """Have more executors, or let some end when what they run has.
+
+        :raises OperationalError: there is no room for so many.
+        """
+        count = max(1, self.count + change)
+        most = self.plan.page.executors - 1
+        if count > most:
+            raise OperationalError(f"this node has room for {most} executors")
+        for index, executor in sorted(self.alive.items(), reverse=True):
+            if self.count > count and not executor.retired:
+                self.retire(index)
+                self.count -= 1
+        while self.count < count:
+            self.count += 1
+            self._restarts.append(0.0)
+        self._restarts.sort()
 
     def _order(self, index: int, order: bytes) -> None:
         executor = self.alive.get(index)

@@ -7,6 +7,7 @@ after those; :class:`Inline` runs them in the hub's own thread (``solo``).
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from time import monotonic
 from typing import Protocol
 
 from chervil.drivers.contracts import Settlement
+from chervil.exceptions import OperationalError
 from chervil.pools.channel import Channel
 from chervil.pools.frames import job_number
 from chervil.pools.page import Page
@@ -29,6 +31,9 @@ logger = logging.getLogger("chervil.worker")
 #: Seconds that a task whose time is over gets to end by itself, in pools where one
 #: slot cannot be ended alone, before its executor is replaced.
 _GRACE_SECONDS = 1.0
+#: Seconds that a cancelled task gets to clean up before its executor is ended.
+_CANCEL_SECONDS = 3.0
+_SEARCH_SECONDS = 0.01
 _AUDIT_SECONDS = 0.05
 _AUDITS_OF_THREADS = 60
 #: Seconds that idle executors get to end by themselves at a shutdown.
@@ -56,6 +61,10 @@ class Fleet(Protocol):
         ...
 
     def dispatch(self, flight: Flight, frame: bytes) -> None: ...
+    def terminate(self, flight: Flight) -> None:
+        """End a job that was cancelled, with the signal it says; it may have ended already."""
+        ...
+
     def retire(self, index: int) -> None:
         """An executor takes no more jobs: have another take its place."""
         ...
@@ -75,6 +84,21 @@ class Fleet(Protocol):
         ...
 
     def pids(self) -> list[int]: ...
+    def running(self) -> dict[int, tuple[int, float]]:
+        """Jobs that run: number -> process id, monotonic time it began. From any thread."""
+        ...
+
+    def resize(self, change: int) -> int:
+        """More or fewer executors; how many slots there are then.
+
+        :raises OperationalError: that cannot be.
+        """
+        ...
+
+    def replace(self) -> None:
+        """Have other executors take the place of all there are."""
+        ...
+
     def kill(self) -> None:
         """End all executors at once; what they reported before can still be read."""
         ...
@@ -113,6 +137,9 @@ class Inline:
         self._solo.limit(flight.number, flight.soft_limit, flight.hard_limit)
         self._solo.put(frame)
 
+    def terminate(self, flight: Flight) -> None:
+        """The hub's thread is not in a task when it is here: it has ended."""
+
     def retire(self, index: int) -> None:
         pass
 
@@ -133,6 +160,16 @@ class Inline:
 
     def pids(self) -> list[int]:
         return []
+
+    def running(self) -> dict[int, tuple[int, float]]:
+        number = self._solo.current
+        return {number: (os.getpid(), self._solo.since)} if number else {}
+
+    def resize(self, change: int) -> int:
+        raise OperationalError("the solo pool has one slot, which is the node itself")
+
+    def replace(self) -> None:
+        raise OperationalError("the solo pool is the node itself: restart that")
 
     def kill(self) -> None:
         pass
@@ -168,6 +205,9 @@ class Processes:
         self._restart_at: float | None = None
         #: Jobs whose time is over but whose slot is still taken: number -> (index, until).
         self._overdue: dict[int, tuple[int, float]] = {}
+        #: Jobs that were cancelled and may have to be found first.
+        self._cancelled: dict[int, Flight] = {}
+        self._terminate_at: float | None = None
         self.endings: list[tuple[Flight, Settlement]] = []
         #: Frames for which the run queue had no room.
         self._backlog: deque[bytes] = deque()
@@ -185,6 +225,24 @@ class Processes:
     def pids(self) -> list[int]:
         return [executor.pid for executor in self._executors.alive.values() if executor.pid]
 
+    def running(self) -> dict[int, tuple[int, float]]:
+        found = {}
+        for index, executor in list(self._executors.alive.items()):
+            for number, (_, began, _) in self._page.running(index).items():
+                found[number] = executor.pid, began
+        return found
+
+    def resize(self, change: int) -> int:
+        self._executors.resize(change)
+        self._restart_at = self._executors.restart(monotonic())
+        self.slots = self._executors.slots
+        return self.slots
+
+    def replace(self) -> None:
+        for index in list(self._executors.alive):
+            self._executors.retire(index)
+        self._restart_at = self._executors.restart(monotonic())
+
     def full(self) -> bool:
         return bool(self._backlog)
 
@@ -193,6 +251,10 @@ class Processes:
             flight.watched = True
             self._limits.watch(flight)
         self.put_again(self._channel.pack(frame))
+
+    def terminate(self, flight: Flight) -> None:
+        self._cancelled[flight.number] = flight
+        self._terminate_at = monotonic()
 
     def retire(self, index: int) -> None:
         if index in self._executors.alive:
@@ -215,7 +277,7 @@ class Processes:
         return frames
 
     def next(self) -> float | None:
-        times = [self._limits.next(), self._audit_at, self._restart_at]
+        times = [self._limits.next(), self._audit_at, self._restart_at, self._terminate_at]
         times += [until for _, until in self._overdue.values()]
         return min((time for time in times if time is not None), default=None)
 
@@ -223,10 +285,16 @@ class Processes:
         self._limits.check(now)
         if self._audit_at is not None and self._audit_at <= now:
             self._audit(now)
+        if self._terminate_at is not None and self._terminate_at <= now:
+            self._terminate(now)
         if self._overdue:
             self._end_overdue(now)
         if self._restart_at is not None and self._restart_at <= now:
             self._restart_at = self._executors.restart(now)
+
+    def room_fileno(self) -> int:
+        """Writable when the run queue is nearly empty."""
+        return self._channel.room_fileno
 
     def exits_fileno(self) -> int:
         """Readable when :meth:`exits` has something to tell."""
@@ -255,7 +323,9 @@ class Processes:
         flight = self._flights.get(number)
         if flight is None:
             return
-        if flight.ended_by == "time":
+        if flight.signum:
+            settlement = self._settling.revoked(flight)
+        elif flight.ended_by == "time":
             settlement = self._settling.timed_out(flight)
         else:
             settlement = self._settling.died(flight, how)
@@ -331,6 +401,24 @@ class Processes:
             self._restart_at = self._executors.restart(now)
             if set(self._page.running(index)) <= numbers:
                 self._executors.kill(index, signal.SIGKILL)
+
+    # --- cancelled jobs
+
+    def _terminate(self, now: float) -> None:
+        """Interrupt what was cancelled; who does not end by himself is ended."""
+        self._terminate_at = None
+        for number, flight in list(self._cancelled.items()):
+            if number not in self._flights:
+                del self._cancelled[number]
+                continue
+            place = self._find(number)
+            if place is None:  # taken from the queue and not yet entered in the page
+                self._terminate_at = now + _SEARCH_SECONDS
+                continue
+            del self._cancelled[number]
+            self._executors.terminate(place[0], place[1], number, flight.signum)
+            if flight.signum != signal.SIGUSR1:
+                self._overdue[number] = place[0], now + _CANCEL_SECONDS
 
     # --- ends
 

@@ -32,6 +32,8 @@ class Flight(msgspec.Struct):
     acked: bool = False
     #: Why its executor was ended on purpose, if it was.
     ended_by: str = ""
+    #: The signal with which it was cancelled while it ran; 0: it was not.
+    signum: int = 0
     #: The claim was lost; whatever it still reports is ignored.
     lost: bool = False
     #: At how many audits in a row it was seen nowhere.

@@ -16,6 +16,7 @@ import logging
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from chervil.worker.ends import Final, something_waits, verdict_of
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
 from chervil.worker.settling import Settling
+from chervil.worker.steering import Steering
 from chervil.worker.storing import close_joins, put_first
 
 if TYPE_CHECKING:
@@ -92,6 +94,9 @@ class Hub:
         self._backoff = Backoff(base=0.05, cap=2.0)
         self._lost = threading.Event()
         self._wakeup = wakeup
+        #: What other threads ask this one to do between two steps.
+        self.requests: deque[Callable[[], None]] = deque()
+        self.steering = Steering(flights, fleet, admission, appetite, self._end_revoked)
         self.stopping = RUN
         self.processed = 0
         #: Makes a new consumer when the lease was lost.
@@ -107,6 +112,9 @@ class Hub:
             self._collect(now)
             self._fleet.tend(now)
             self._take_endings()
+            if self.requests:
+                self.requests.popleft()()
+                self._hungry = True
             if self._lost.is_set():
                 self._start_over()
             room = self._room()
@@ -119,7 +127,7 @@ class Hub:
                 self._flights or self._settlements or self._loose or self._states
             ):
                 break
-            elif not self._fleet.busy():
+            elif not self.requests and not self._fleet.busy():
                 self._wait(now, room, blocked)
 
     def settle_last(self) -> None:
@@ -267,7 +275,10 @@ class Hub:
                     del flights[report.number]
                 continue
             if report.kind is Kind.NOT_BEGUN:
-                self._send(flight)
+                if flight.signum:
+                    self._end_revoked(flight)
+                else:
+                    self._send(flight)
                 continue
             if report.kind is Kind.STATE:
                 self._states.append(self._settling.state(flight, report))
@@ -278,6 +289,9 @@ class Hub:
             settlement = self._settling.end(flight, report)
             if settlement.publish or settlement.arrivals:
                 self._hungry = True  # what follows may be for us: the same exchange finds it
+            if isinstance(settlement, Final) and flight.final is None:
+                self._end(settlement, flight.acked)
+                continue
             if flight.acked:
                 self._loosen(settlement)
             else:
@@ -325,19 +339,29 @@ class Hub:
         """Of a job whose message is gone already, only what it left behind is stored."""
         self._loose.append(settlement)
 
+    def _end_revoked(self, flight: Flight) -> None:
+        """A job that was cancelled before it began."""
+        del self._flights[flight.number]
+        if not flight.sent:
+            self._early.remove(flight)
+        self._end(self._settling.revoked(flight, "revoked"), flight.acked)
+
     # --- waiting
 
     def _watch(self) -> None:
-        """Two sets to wait on: without the broker while there is no room for more."""
-        self._all, self._inner = select.poll(), select.poll()
+        """Sets to wait on: without the broker while there is no room for more, and with
+        the run queue while that is full."""
+        self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
         for descriptor in (*self._fleet.descriptors(), self._wakeup):
-            self._all.register(descriptor, select.POLLIN)
-            self._inner.register(descriptor, select.POLLIN)
+            for poller in (self._all, self._inner, self._full):
+                poller.register(descriptor, select.POLLIN)
         self._all.register(self._consumer.fileno(), select.POLLIN)
+        if isinstance(self._fleet, Processes):
+            self._full.register(self._fleet.room_fileno(), select.POLLOUT)
 
     def _wait(self, now: float, room: int, blocked: bool) -> None:
         listening = room > 0 and not blocked
-        poller = self._all if listening else self._inner
+        poller = self._all if listening else self._full if self._fleet.full() else self._inner
         until = now + _SAFETY_SECONDS
         due = self._consumer.next_due() if listening else None
         if due is not None:

@@ -17,7 +17,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from chervil import signals
+from chervil import __version__, signals
 from chervil.context import running_task
 from chervil.drivers.contracts import Consumer, Queue
 from chervil.exceptions import ImproperlyConfigured, WorkerTerminate
@@ -29,12 +29,15 @@ from chervil.pools.runner import Runner
 from chervil.pools.solo import Solo
 from chervil.worker.admission import Admission
 from chervil.worker.appetite import Appetite
+from chervil.worker.control.listening import Listening
+from chervil.worker.control.state import State
 from chervil.worker.executor import Plan
 from chervil.worker.fleet import Fleet, Inline, Processes
 from chervil.worker.flight import Flight
 from chervil.worker.hub import COLD, WARM, Hub
 from chervil.worker.keeper import Keeper
 from chervil.worker.outcomes import Outcomes
+from chervil.worker.revocations import Revocations
 from chervil.worker.settling import Settling
 
 if TYPE_CHECKING:
@@ -110,6 +113,9 @@ class Node:
         self._consumer: Consumer | None = None
         self._hub: Hub | None = None
         self._solo: Solo | None = None
+        self._fleet_of: Fleet | None = None
+        self._revocations = Revocations()
+        self._control: State | None = None
         self._stop_asked = 0
         self._wakeup_out, self._wakeup_in = socket.socketpair()
         for end in (self._wakeup_in, self._wakeup_out):
@@ -136,10 +142,11 @@ class Node:
             flights: dict[int, Flight] = {}
             outcomes = Outcomes(app)
             settling = Settling(app, outcomes)
-            fleet = self._fleet(flights, settling)
+            fleet = self._fleet_of = self._fleet(flights, settling)
             stack.callback(fleet.close)
             fleet.start()
             hub = self._connect(stack, fleet, flights, outcomes, settling)
+            self._listen(stack, hub)
             self._ready()
             hub.run()
             self._leave(hub, fleet)
@@ -152,8 +159,40 @@ class Node:
         self._stop_asked = COLD if now else max(self._stop_asked, WARM)
         if self._hub is not None:
             self._hub.stopping = self._stop_asked
+        self._wake()
+
+    def _wake(self) -> None:
+        """End a wait of the hub. From any thread."""
         with contextlib.suppress(OSError):
             self._wakeup_in.send(b"!")
+
+    # --- what remote control looks at; from its thread
+
+    version = __version__
+
+    def pids(self) -> list[int]:
+        """The executors' processes."""
+        return self._fleet_of.pids() if self._fleet_of else []
+
+    def running(self) -> dict[int, tuple[int, float]]:
+        """The jobs that run: number -> process id and monotonic time at which it began."""
+        return self._fleet_of.running() if self._fleet_of else {}
+
+    def interrupt(self, flight: Flight, signum: int) -> None:
+        """End a job that the hub's own thread runs (``solo``)."""
+        if self._solo is not None and self._solo.current == flight.number:
+            flight.signum = signum
+            self._solo.terminate(flight.number)
+
+    def _listen(self, stack: contextlib.ExitStack, hub: Hub) -> None:
+        """Start remote control, where the broker can carry it."""
+        broker = self.app.broker
+        if not broker.features.fanout or not self.app.conf.worker_enable_remote_control:
+            return
+        self._control = State(self, hub, self._revocations, self._wake)
+        listening = Listening(self._control, broker.fanout())
+        stack.callback(listening.stop)
+        listening.start()
 
     def _fleet(self, flights: dict[int, Flight], settling: Settling) -> Fleet:
         app = self.app
@@ -181,12 +220,13 @@ class Node:
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
-        """While the keeper is not at work, this process may be forked."""
-        if self._keeper is None:
+        """While keeper and remote control are not at work, this process may be forked."""
+        with contextlib.ExitStack() as stack:
+            if self._keeper is not None:
+                stack.enter_context(self._keeper.lock)
+            if self._control is not None:
+                stack.enter_context(self._control.lock)
             yield
-        else:
-            with self._keeper.lock:
-                yield
 
     def _connect(
         self,
@@ -208,7 +248,7 @@ class Node:
             store,
             fleet,
             flights,
-            Admission(app, outcomes, self.time_limit, self.soft_time_limit),
+            Admission(app, outcomes, self.time_limit, self.soft_time_limit, self._revocations),
             settling,
             Appetite(fleet.slots, self.prefetch_multiplier),
             shared=broker.features.atomic_results and broker.shares(store),
@@ -278,6 +318,7 @@ class Node:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         cold = number == signal.SIGQUIT or self._stop_asked >= WARM
+        self._stop_asked = COLD if cold else WARM  # another one may come while this is told
         signals.worker_shutting_down.send(
             sender=self.hostname, sig=number, how="Cold" if cold else "Warm", exitcode=int(cold)
         )

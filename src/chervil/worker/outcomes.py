@@ -35,11 +35,13 @@ class Outcomes:
             headers.id, head.reply_to, exception, status, headers.group, headers.parent_id
         )
 
-    def ended(self, flight: Flight, exception: BaseException) -> Outcome | None:
+    def ended(
+        self, flight: Flight, exception: BaseException, status: str = states.FAILURE
+    ) -> Outcome | None:
         """For a job that was ended from outside; None when nobody wants its result."""
         if flight.ignore_result and not flight.task.store_errors_even_if_ignored:
             return None
-        return self._outcome(flight.task_id, flight.reply_to, exception, states.FAILURE)
+        return self._outcome(flight.task_id, flight.reply_to, exception, status)
 
     def _outcome(
         self,

@@ -6,10 +6,16 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from chervil import clock, signals
+from chervil import clock, signals, states
 from chervil.drivers.contracts import Action, Settlement
-from chervil.exceptions import DecodeError, TimeLimitExceeded, WorkerLostError
+from chervil.exceptions import (
+    DecodeError,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from chervil.pools.frames import Extra, Kind, Report
+from chervil.wire.envelope import decode_head
 from chervil.wire.message import Outcome
 from chervil.worker.ends import Final
 from chervil.worker.outcomes import Outcomes
@@ -40,6 +46,8 @@ class Settling:
     def end(self, flight: Flight, report: Report) -> Settlement:
         """The settlement of a job that reported its end."""
         kind, extra = report.kind, report.extra
+        if flight.signum and extra.status != states.SUCCESS and flight.final is None:
+            return self.revoked(flight)
         outcome = None
         if report.payload:
             outcome = Outcome(
@@ -93,6 +101,22 @@ class Settling:
     def failed(self, flight: Flight, error: Exception) -> Outcome | None:
         """The outcome of a job that could not be run here."""
         return self._outcomes.ended(flight, error)
+
+    def revoked(self, flight: Flight, how: str = "terminated") -> Settlement:
+        """The settlement of a job that was cancelled before it began or while it ran."""
+        signum = flight.signum or None
+        logger.info("Task %s[%s] %s", flight.task.name, flight.task_id, how)
+        if signals.task_revoked.receivers:
+            signals.task_revoked.send(
+                sender=flight.task,
+                request=decode_head(flight.delivery.head),
+                terminated=signum is not None,
+                signum=signum,
+                expired=False,
+            )
+        error = TaskRevokedError(how)
+        outcome = self._outcomes.ended(flight, error, states.REVOKED)
+        return Final(flight.delivery, outcome=outcome, error=error, status=states.REVOKED)
 
     def timed_out(self, flight: Flight) -> Settlement:
         """The settlement of a job that was ended by its hard time limit."""

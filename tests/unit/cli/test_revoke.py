@@ -9,10 +9,10 @@ from tests.unit.cli.conftest import Cli
 
 
 def test_revoke_hands_each_id_to_the_app_once(run: Cli, app: Chervil) -> None:
-    with patch.object(app, "revoke") as revoke:
-        done = run("revoke", "a", "b", "a")
+    with patch.object(app.control, "revoke") as revoke:
+        done = run("revoke", "a", "b", "a", "--terminate", "-s", "kill")
     assert done.exit_code == 0
-    revoke.assert_called_once_with(["a", "b"])
+    revoke.assert_called_once_with(["a", "b"], terminate=True, signal="SIGKILL")
     assert "Revoked 2 ids" in done.output
 
 
@@ -29,8 +29,8 @@ def test_the_broker_does_not_deliver_it_as_usual(run: Cli, app: Chervil) -> None
     assert [delivery.revoked for delivery in found] == [True]
 
 
-@pytest.mark.parametrize("args", [(), (" ",)])
-def test_an_id_is_needed(run: Cli, args: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("args", [(), (" ",), ("a", "-s", "SIGNONE"), ("a", "-s", "999")])
+def test_an_id_and_a_signal_that_there_is_are_needed(run: Cli, args: tuple[str, ...]) -> None:
     assert run("revoke", *args).exit_code == 2
 
 

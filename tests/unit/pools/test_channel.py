@@ -9,7 +9,15 @@ from collections.abc import Iterator
 import pytest
 
 from chervil.pools.channel import Channel
-from chervil.pools.frames import INLINE_LIMIT, Job, Kind, pack_job, pack_report, unpack_job
+from chervil.pools.frames import (
+    INLINE_LIMIT,
+    Job,
+    Kind,
+    pack_job,
+    pack_report,
+    unpack_job,
+    unpack_report,
+)
 from chervil.pools.private import PrivateDirectory
 
 
@@ -74,6 +82,16 @@ def test_large_jobs_and_reports(channel: Channel) -> None:
     assert unpack_job(channel.take()) == unpack_job(large)
     channel.report(pack_report(1, Kind.ENDED, 0.0, b"y" * INLINE_LIMIT * 10))
     assert len(channel.reports()) == 1
+
+
+def test_reports_handed_in_together(channel: Channel) -> None:
+    frames = [
+        channel.pack(pack_report(number, Kind.ENDED, 0.0, b"y" * size))
+        for number, size in enumerate([10, INLINE_LIMIT - 50, 20, INLINE_LIMIT * 2, 30], 1)
+    ]
+    channel.report_all(frames[:1])
+    channel.report_all(frames[1:])
+    assert [unpack_report(frame).number for frame in channel.reports()] == [1, 2, 3, 4, 5]
 
 
 def test_the_end_reaches_the_executors(channel: Channel) -> None:

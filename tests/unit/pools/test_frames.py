@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chervil.pools.frames import (
+    INLINE_LIMIT,
     SUCCEEDED,
     Extra,
     Job,
     Kind,
+    discard,
     job_number,
+    join,
     pack_job,
     pack_report,
+    split,
     spool,
     unpack_job,
     unpack_report,
@@ -23,6 +28,26 @@ from chervil.pools.frames import (
 from chervil.wire.message import Message
 
 numbers = st.integers(min_value=1, max_value=2**64 - 1)
+
+
+@given(st.lists(st.tuples(numbers, st.integers(0, INLINE_LIMIT - 100)), min_size=1, max_size=30))
+def test_frames_share_datagrams(sizes: list[tuple[int, int]]) -> None:
+    frames = [pack_report(number, Kind.ENDED, 1.5, b"x" * size) for number, size in sizes]
+    datagrams = join(frames)
+    assert [frame for datagram in datagrams for frame in split(datagram)] == frames
+    assert max(map(len, datagrams)) <= INLINE_LIMIT + 100
+    assert len(datagrams) == 1 or sum(map(len, datagrams)) > INLINE_LIMIT
+
+
+@given(numbers, st.binary(max_size=100))
+def test_a_frame_alone_is_its_own_datagram(number: int, payload: bytes) -> None:
+    for frame in (
+        pack_report(number, Kind.ENDED, 1.5, payload),
+        pack_job(Job(number, 1, b"h", None, "q", True)),
+        spool(b"\0" + number.to_bytes(8, "little"), [tempfile.gettempdir()]),
+    ):
+        assert split(frame) == [frame]
+        discard(frame)
 
 
 @given(

@@ -82,6 +82,47 @@ class Level(enum.IntEnum):
     HIGH = 9
 
 
+@settings(max_examples=200)
+@given(messages)
+def test_what_a_glance_accepts_can_be_read(message: Message) -> None:
+    head = envelope.encode_head(message)
+    seen = envelope.glance(head)
+    if seen is None:
+        return
+    whole = envelope.decode(head, b"", "q")
+    assert (seen.task, seen.id) == (whole.headers["task"], whole.id)
+    assert (seen.content_type, seen.content_encoding) == (
+        whole.content_type,
+        whole.content_encoding,
+    )
+
+
+def test_a_glance_is_enough_for_what_this_package_sends() -> None:
+    seen = envelope.glance(envelope.encode_head(make(parent_id="p", ignore_result=True)))
+    assert seen is not None
+    assert (seen.headers.parent_id, seen.headers.ignore_result) == ("p", True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}",
+        b'{"headers": {"task": "t", "id": ""}}',
+        b'{"headers": {"task": "t", "id": "i", "odd": "\xff"}}',
+        b'{"headers": {"task": "t", "id": "i", "odd": {"__type__": "date", "__value__": "x"}}}',
+        b'{"headers": {"task": "t", "id": "i", "odd": NaN}}',
+        b'{"headers": {"task": "t", "id": "i", "eta": 5}}',
+        b'{"headers": {"task": "t", "id": "i"}, "properties": []}',
+        b'{"headers": {"task": "t", "id": "i"}, "properties": {"delivery_info": null}}',
+        b'{"headers": {"task": "t", "id": "i"}, "properties": {"priority": "high"}}',
+        b'{"headers": {"task": "t", "id": "i"}, "content-type": 5}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_glance_leaves_the_odd_to_others(data: bytes) -> None:
+    assert envelope.glance(data) is None
+
+
 def test_headers_that_need_markers() -> None:
     message = make(when=dt.date(2030, 1, 2), level=Level.HIGH, odd="\ud800", n=float("inf"))
     head = envelope.encode_head(message)

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chervil import exceptions
+from chervil.canvas.signature import Signature
 from chervil.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -110,6 +112,39 @@ def test_yaml_knows_dates_and_refuses_objects() -> None:
 def test_pickle_names_what_it_cannot_serialize() -> None:
     with pytest.raises(EncodeError, match=r"pickle cannot serialize.*lambda"):
         serializers.dumps([lambda: 1], "pickle")
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
+def test_signatures_are_written_as_maps(serializer: str) -> None:
+    """Celery's workers read them, and have no class of ours."""
+    signature = Signature("add", (1,), {"y": 2}, link=[Signature("after")])
+    embed = {"callbacks": [signature], "errbacks": None, "chain": None, "chord": None}
+    content_type, encoding, data = serializers.dumps(((), {}, embed), serializer)
+    assert b"chervil" not in data
+    found = serializers.loads(data, content_type, encoding)[2]["callbacks"][0]
+    assert type(found) is type(found["options"]["link"][0]) is dict
+    assert (found["task"], found["options"]["link"][0]["task"]) == ("add", "after")
+    assert set(found) == set(signature)
+
+
+def _as_celery_pickles(module: str, name: str, argument: bytes) -> bytes:
+    """A call of a function that need not exist here, in pickle's own words."""
+    return b"".join((b"c", module.encode(), b"\n", name.encode(), b"\n(", argument, b"tR."))
+
+
+def test_pickles_of_celery_need_no_celery(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("celery", "celery.canvas", "celery.exceptions", "billiard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    kind = "application/x-python-serialize"
+    data = _as_celery_pickles("celery.canvas", "signature", b"(dVtask\nVadd\ns")
+    assert serializers.loads(data, kind, "binary") == {"task": "add"}
+    data = _as_celery_pickles("celery.exceptions", "NotRegistered", b"Vadd\n")
+    error = serializers.loads(data, kind, "binary")
+    assert type(error) is exceptions.NotRegistered
+    assert error.args == ("add",)
+    data = _as_celery_pickles("celery.canvas", "something", b"")
+    with pytest.raises(DecodeError, match="celery"):
+        serializers.loads(data, kind, "binary")
 
 
 def test_yaml_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ class Executors:
         self.endings: list[tuple[Flight, Settlement]] = []
         self.jobs: list[bytes] = []
         self.taken_back = 0
+        self.terminated: list[tuple[int, int]] = []
         self._reports: list[bytes] = []
         self._out, self._in = socket.socketpair()
         self._out.setblocking(False)
@@ -61,6 +62,9 @@ class Executors:
         self.jobs.append(frame)
 
     def retire(self, index: int) -> None: ...
+
+    def terminate(self, flight: Flight) -> None:
+        self.terminated.append((flight.number, flight.signum))
 
     def kill(self) -> None: ...
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
 from chervil.drivers.contracts import DeadLetter, Depth, Features, Queue, ResultStore
 from chervil.drivers.memory.consumer import MemoryConsumer
+from chervil.drivers.memory.fanout import MemoryFanout
 from chervil.drivers.memory.results import MemoryResults
 from chervil.drivers.memory.space import space_of
 from chervil.wire.message import Message
@@ -23,7 +24,7 @@ class MemoryBroker:
     :raises ImproperlyConfigured: there are options.
     """
 
-    features = Features(atomic_results=True, shared=False)
+    features = Features(atomic_results=True, shared=False, fanout=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._space = space_of(url, options)
@@ -67,12 +68,27 @@ class MemoryBroker:
             line.delayed.clear()
             return found
 
-    def revoke(self, ids: Iterable[str], expires: float) -> None:
+    def revoke(self, ids: Iterable[str], expires: float) -> Collection[str]:
         """See :meth:`chervil.drivers.contracts.Broker.revoke`."""
+        wanted = set(ids)
         with self._space.lock:
             revoked = self._space.revoked
-            for task_id in ids:
+            for task_id in wanted:
                 revoked[task_id] = max(expires, revoked.get(task_id, 0.0))
+            consumers = self._space.consumers.values()
+            held = {entry.task_id for consumer in consumers for entry in consumer.held.values()}
+        return wanted & held
+
+    def revoked(self, limit: int = 1000) -> Sequence[str]:
+        """See :meth:`chervil.drivers.contracts.Broker.revoked`."""
+        now = clock.now()
+        with self._space.lock:
+            found = [task_id for task_id, until in self._space.revoked.items() if until > now]
+        return found[::-1][:limit]
+
+    def fanout(self) -> MemoryFanout:
+        """See :meth:`chervil.drivers.contracts.Broker.fanout`."""
+        return MemoryFanout(self._space)
 
     def dead(
         self, queue: str | None = None, limit: int = 100, after: str = ""

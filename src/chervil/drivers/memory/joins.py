@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from chervil.drivers.contracts import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined
 
 #: Seconds after which a join that nothing arrives at any more is given up.
 KEPT = 90 * 86400.0

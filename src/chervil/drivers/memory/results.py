@@ -7,7 +7,7 @@ from heapq import heappop
 from typing import Any
 
 from chervil import clock
-from chervil.drivers.contracts import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined
 from chervil.drivers.memory.listener import MemoryListener
 from chervil.drivers.memory.space import space_of
 from chervil.wire.message import Outcome

@@ -24,6 +24,7 @@ from chervil.wire.message import Message, Outcome
 
 if TYPE_CHECKING:
     from chervil.drivers.memory.consumer import MemoryConsumer
+    from chervil.drivers.memory.fanout import MemoryMailbox
     from chervil.drivers.memory.listener import MemoryListener
 
 
@@ -69,6 +70,7 @@ class Space:
         self.listeners: list[MemoryListener] = []
         self.joins = Joins()
         self.groups: dict[str, tuple[float, bytes]] = {}
+        self.mailboxes: list[MemoryMailbox] = []
 
     # --- all of these are called with the lock held
 

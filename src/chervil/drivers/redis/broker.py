@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
 from chervil.drivers.contracts import DeadLetter, Depth, Features, Queue, ResultStore
 from chervil.drivers.redis import looking
 from chervil.drivers.redis.consumer import RedisConsumer
+from chervil.drivers.redis.fanout import RedisFanout
 from chervil.drivers.redis.link import Argument, Link, Pool, Refused
 from chervil.drivers.redis.location import parse
 from chervil.drivers.redis.names import Names, group_prefix, result_prefix
@@ -40,7 +41,7 @@ class RedisBroker:
     :raises ImproperlyConfigured: the URL or an option is wrong.
     """
 
-    features = Features(atomic_results=True, max_size=MAX_SIZE)
+    features = Features(atomic_results=True, max_size=MAX_SIZE, fanout=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.location = parse(url, options or {})
@@ -158,12 +159,17 @@ class RedisBroker:
         with self.pool.link() as link:
             return looking.purge(link, self.names, queue)
 
-    def revoke(self, ids: Iterable[str], expires: float) -> None:
-        """See :meth:`chervil.drivers.contracts.Broker.revoke`."""
+    def revoke(self, ids: Iterable[str], expires: float) -> Collection[str]:
+        """See :meth:`chervil.drivers.contracts.Broker.revoke`.
+
+        What Celery's workers have not acknowledged counts as claimed. What they took off
+        before it runs (their default) cannot be told from what nobody sent.
+        """
         wanted: list[Argument] = list(ids)
+        held: set[str] = set()
         with self.pool.link() as link:
             for start in range(0, len(wanted), _AT_ONCE):
-                link.script(
+                found = link.script(
                     _REVOKE,
                     (),
                     self.names.prefix,
@@ -171,6 +177,21 @@ class RedisBroker:
                     repr(float(expires)),
                     *wanted[start : start + _AT_ONCE],
                 )
+                held.update(task_id.decode() for task_id in found)
+        return held
+
+    def revoked(self, limit: int = 1000) -> Sequence[str]:
+        """See :meth:`chervil.drivers.contracts.Broker.revoked`."""
+        since = f"({clock.now()!r}"
+        with self.pool.link() as link:
+            found = link.call(
+                "ZREVRANGEBYSCORE", self.names.own("revoked"), "+inf", since, "LIMIT", 0, limit
+            )
+        return [task_id.decode("utf-8", "replace") for task_id in found]
+
+    def fanout(self) -> RedisFanout:
+        """See :meth:`chervil.drivers.contracts.Broker.fanout`."""
+        return RedisFanout(self.pool, self.names)
 
     def dead(
         self, queue: str | None = None, limit: int = 100, after: str = ""

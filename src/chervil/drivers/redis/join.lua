@@ -13,8 +13,9 @@ local function begin(group, size)
   redis.call('SET', group .. '.s', size, 'PX', KEPT)
 end
 
-local function close(group)
-  redis.call('UNLINK', group .. '.j', group .. '.d', group .. '.s', group .. '.t')
+local function close(join, group)
+  redis.call('UNLINK', group .. '.j', group .. '.d', group .. '.s', group .. '.t',
+    P .. '_chervil.fired.' .. join)
   redis.call('SET', group .. '.c', 'done', 'PX', CLOSED)
 end
 
@@ -85,7 +86,7 @@ local function joins(at, groups, G, again)
       begin(G .. join, ARGV[at + 2])
       at = at + 3
     else
-      close(G .. join)
+      close(join, G .. join)
       at = at + 2
     end
   end

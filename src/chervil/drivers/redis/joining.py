@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from chervil.drivers.contracts import Arrival
+from chervil.drivers.chords import Arrival
 from chervil.drivers.redis.link import Argument
 
 #: What packs the trigger of an arrival: the list that it goes to and the envelope.

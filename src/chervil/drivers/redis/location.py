@@ -32,6 +32,10 @@ class Location(msgspec.Struct, frozen=True):
     priority_steps: tuple[int, ...] = (0, 3, 6, 9)
     #: Between the name of a queue and its priority step, and in binding keys.
     sep: str = "\x06\x16"
+    #: Before the exchange in the names of channels; ``{db}`` is the database's number.
+    fanout_prefix: str = "/{db}."
+    #: Put the routing key behind the exchange there.
+    fanout_patterns: bool = True
     #: Seconds that an answer may take.
     socket_timeout: float = 5.0
     #: Seconds that connecting may take.
@@ -189,6 +193,14 @@ def _truth(value: Any) -> bool:
     raise ValueError(f"{value!r} is neither true nor false")
 
 
+def _fanout_prefix(value: Any) -> str:
+    """As kombu: true for its own, false for none, or the text itself."""
+    text = str(value)
+    if text.lower() in ("true", "false", "1", "0"):
+        return "/{db}." if _truth(text) else ""
+    return _text(value)
+
+
 def _requirement(value: Any) -> str:
     """Celery's spellings: CERT_REQUIRED, required, or the constant of :mod:`ssl`."""
     text = str(getattr(value, "name", value)).lower().removeprefix("cert_")
@@ -201,6 +213,8 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "global_keyprefix": _text,
     "priority_steps": _steps,
     "sep": _separator,
+    "fanout_prefix": _fanout_prefix,
+    "fanout_patterns": _truth,
     "socket_timeout": _seconds,
     "socket_connect_timeout": _seconds,
     "socket_keepalive": _truth,
@@ -222,8 +236,11 @@ _WITHOUT_MEANING = frozenset(
         "unacked_mutex_key",
         "unacked_mutex_expire",
         "unacked_restore_limit",
-        "fanout_prefix",
-        "fanout_patterns",
+        "unacked_restore_interval",
+        "unacked_restore_throttle",
+        "body_encoding",
+        "socket_keepalive_options",
+        "reauth_check_interval",
         "queue_order_strategy",
         "polling_interval",
         "max_connections",

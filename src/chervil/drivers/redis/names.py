@@ -31,6 +31,8 @@ class Names:
         #: Behind those the list for what only our workers can do.
         self.suffixes.append(f"{self._sep}chervil")
         self._lists: dict[tuple[str, int], bytes] = {}
+        self._channels = location.fanout_prefix.replace("{db}", str(location.db))
+        self._keyed = location.fanout_patterns
 
     def list_of(self, queue: str, priority: int) -> bytes:
         """The list that a message of that priority goes to.
@@ -60,6 +62,20 @@ class Names:
     def key(self, name: str) -> bytes:
         """The key of that name."""
         return (self.prefix + name).encode()
+
+    def channel(self, exchange: str, key: str = "") -> bytes:
+        """The channel on which an exchange tells all."""
+        name = self._channels + exchange
+        return self.key(f"{name}/{key}" if key and self._keyed else name)
+
+    def binding(self, routing_key: str, queue: str) -> str:
+        """How a queue that is bound with this key is entered in its exchange's table."""
+        return self._sep.join((routing_key, "", queue))
+
+    def bound_to(self, member: bytes, routing_key: str) -> str | None:
+        """The queue of such an entry, if it is bound with that key."""
+        parts = member.decode("utf-8", "replace").split(self._sep)
+        return parts[2] if len(parts) == 3 and parts[0] == routing_key else None
 
     def own(self, name: str) -> bytes:
         """A key of ours."""

@@ -105,5 +105,9 @@ def _decoded(payload: bytes) -> str:
     try:
         return str(documents.decode(payload, import_modules=False)["status"])
     except DecodeError:
-        found = _ELSEWHERE.search(payload)
-        return found[1].decode() if found else ""
+        pass  # of another serializer than JSON
+    try:
+        found = _ELSEWHERE.search(documents.uncompressed(payload))
+    except DecodeError:
+        return ""
+    return found[1].decode() if found else ""

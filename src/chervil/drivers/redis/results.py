@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
-from chervil.drivers.contracts import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined
 from chervil.drivers.redis import joining, outcomes
 from chervil.drivers.redis.link import Argument, Pool
 from chervil.drivers.redis.listener import RedisListener

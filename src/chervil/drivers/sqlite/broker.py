@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from chervil import clock
 from chervil.drivers.contracts import DeadLetter, Depth, Features, Queue, ResultStore
-from chervil.drivers.sqlite import dead_letters, messages, outcomes, revoked
+from chervil.drivers.sqlite import dead_letters, fanout, messages, outcomes, revoked
 from chervil.drivers.sqlite.consumer import SqliteConsumer
 from chervil.drivers.sqlite.database import Database, Link
 from chervil.drivers.sqlite.location import parse
@@ -32,7 +32,7 @@ class SqliteBroker:
     :raises ImproperlyConfigured: the URL or an option is wrong.
     """
 
-    features = Features(atomic_results=True, max_size=messages.MAX_SIZE)
+    features = Features(atomic_results=True, max_size=messages.MAX_SIZE, fanout=True)
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.location = parse(url, options or {})
@@ -145,7 +145,8 @@ class SqliteBroker:
         rows = self.database.read(
             lambda link: link.execute("SELECT name FROM listeners").fetchall()
         )
-        self.places.sweep(known.union(name for (name,) in rows))
+        mailboxes = fanout.sweep(self.database, self.places)
+        self.places.sweep(known | mailboxes | {name for (name,) in rows})
 
     # --- looking and tidying
 
@@ -166,15 +167,24 @@ class SqliteBroker:
             if found < _PURGE:
                 return total
 
-    def revoke(self, ids: Iterable[str], expires: float) -> None:
+    def revoke(self, ids: Iterable[str], expires: float) -> Collection[str]:
         """See :meth:`chervil.drivers.contracts.Broker.revoke`."""
         wanted = list(ids)
 
-        def work(link: Link) -> None:
+        def work(link: Link) -> set[str]:
             revoked.expire(link, clock.now())
             revoked.add(link, wanted, expires)
+            return revoked.held(link, wanted)
 
-        self.database.write(work)
+        return self.database.write(work)
+
+    def revoked(self, limit: int = 1000) -> Sequence[str]:
+        """See :meth:`chervil.drivers.contracts.Broker.revoked`."""
+        return self.database.read(lambda link: revoked.known(link, clock.now(), limit))
+
+    def fanout(self) -> fanout.SqliteFanout:
+        """See :meth:`chervil.drivers.contracts.Broker.fanout`."""
+        return fanout.SqliteFanout(self.database, self.places, self._bell)
 
     def dead(
         self, queue: str | None = None, limit: int = 100, after: str = ""

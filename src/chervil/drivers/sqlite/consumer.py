@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from chervil import clock
-from chervil.drivers.contracts import Action, Arrival, Delivery, Queue, Settlement
+from chervil.drivers.chords import Arrival
+from chervil.drivers.contracts import Action, Delivery, Queue, Settlement
 from chervil.drivers.sqlite import joins, messages, outcomes, revoked
 from chervil.drivers.sqlite.database import Database, Link
 from chervil.drivers.sqlite.wake import Ear

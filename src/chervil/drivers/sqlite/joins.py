@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from chervil.drivers.contracts import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined
 from chervil.drivers.sqlite.database import Link, blob
 
 #: Seconds after which a join that nothing arrives at any more is given up.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
-from chervil.drivers.contracts import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined
 from chervil.drivers.sqlite import joins, outcomes
 from chervil.drivers.sqlite.database import Database, Link, blob
 from chervil.drivers.sqlite.listener import SqliteListener

@@ -45,6 +45,25 @@ def mark(link: Link, claimed: Sequence[Delivery], now: float) -> None:
             delivery.revoked = True
 
 
+def held(link: Link, ids: Iterable[str]) -> set[str]:
+    """Those of these tasks whose messages somebody has claimed."""
+    wanted = set(ids)
+    found: set[str] = set()
+    rows = link.execute("SELECT m.head FROM claims c JOIN messages m ON m.id = c.id")
+    for (head,) in rows.fetchall():
+        try:
+            found.add(decode_head(bytes(head)).id)
+        except DecodeError:
+            continue
+    return wanted & found
+
+
+def known(link: Link, now: float, limit: int) -> list[str]:
+    """Tasks that are remembered now."""
+    rows = link.execute("SELECT task_id FROM revoked WHERE expires > ? LIMIT ?", (now, limit))
+    return [task_id for (task_id,) in rows.fetchall()]
+
+
 def expire(link: Link, now: float) -> int:
     """Forget what has expired, a bounded number; how many."""
     return link.execute(

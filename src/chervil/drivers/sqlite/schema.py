@@ -20,7 +20,7 @@ from chervil.exceptions import ImproperlyConfigured
 #: Marks the file as ours (``PRAGMA application_id``): "Chrv".
 APPLICATION_ID: Final = 0x43687276
 #: Grows with each change to the tables (``PRAGMA user_version``).
-VERSION: Final = 2
+VERSION: Final = 3
 
 TABLES: Final = (
     # Queues are numbered, so that long names cost nothing in indexes. Rows stay.
@@ -111,12 +111,24 @@ TABLES: Final = (
     ) WITHOUT ROWID""",
 )
 
-
-#: What chords need, since version 2.
-JOIN_TABLES: Final = (
-    # size: 0 while nobody said it. fired: the member that completed it, or failed first.
+#: What was added after version 1; made in older files when they are opened.
+ADDED: Final = (
+    # Sockets of who listens to notes; answers: for what is sent to its key alone.
+    """CREATE TABLE IF NOT EXISTS mailboxes (
+        name TEXT PRIMARY KEY,
+        exchange TEXT NOT NULL,
+        key TEXT NOT NULL,
+        answers INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # Notes that they have not read; few, and not for long: no index.
+    """CREATE TABLE IF NOT EXISTS notes (
+        id INTEGER PRIMARY KEY,
+        mailbox TEXT NOT NULL,
+        note BLOB NOT NULL
+    )""",
+    # Chords. size: 0 while nobody said it. fired: the member that completed it, or failed first.
     # closed: the body was sent.
-    """CREATE TABLE joins (
+    """CREATE TABLE IF NOT EXISTS joins (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         size INTEGER NOT NULL DEFAULT 0,
@@ -126,8 +138,8 @@ JOIN_TABLES: Final = (
         closed INTEGER NOT NULL DEFAULT 0,
         expires REAL NOT NULL
     )""",
-    "CREATE INDEX joins_expires ON joins (expires)",
-    """CREATE TABLE arrivals (
+    "CREATE INDEX IF NOT EXISTS joins_expires ON joins (expires)",
+    """CREATE TABLE IF NOT EXISTS arrivals (
         id INTEGER PRIMARY KEY,
         join_id INTEGER NOT NULL,
         member TEXT NOT NULL,
@@ -135,27 +147,19 @@ JOIN_TABLES: Final = (
         value BLOB NOT NULL,
         UNIQUE (join_id, member)
     )""",
-    """CREATE TABLE groups (
+    """CREATE TABLE IF NOT EXISTS groups (
         name TEXT PRIMARY KEY,
         expires REAL NOT NULL,
         payload BLOB NOT NULL
     ) WITHOUT ROWID""",
 )
 
-#: What each version has added to the one before.
-ADDED: Final = {2: JOIN_TABLES}
 
-
-def check(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether the tables are there, in this version; changes nothing.
+def check(connection: sqlite3.Connection, path: str) -> int:
+    """The version of the tables that are there, 0 for none; changes nothing.
 
     :raises ImproperlyConfigured: the file is another program's, or of a newer version.
     """
-    return version_of(connection, path) == VERSION
-
-
-def version_of(connection: sqlite3.Connection, path: str) -> int:
-    """The version of the tables; 0 when there are none."""
     # In this order: another process may create the tables at any moment.
     tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -176,18 +180,16 @@ def version_of(connection: sqlite3.Connection, path: str) -> int:
 
 def create(connection: sqlite3.Connection, path: str) -> None:
     """Make the tables that are not there."""
-    if check(connection, path):
+    if check(connection, path) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = version_of(connection, path)  # another process may have been faster
-        statements = list(TABLES) if not version else []
-        for number in range(max(version, 1) + 1, VERSION + 1):
-            statements += ADDED[number]
-        for statement in statements:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        version = check(connection, path)  # another process may have been faster
+        if version < VERSION:
+            for statement in (*(() if version else TABLES), *ADDED):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -109,7 +109,7 @@ class Places:
             age = time.time() - os.lstat(path).st_mtime
         except OSError:
             return False
-        return age > _ORPHAN_AGE and (not name.startswith("c-") or self.is_dead(name))
+        return age > _ORPHAN_AGE and (not name.startswith(("c-", "m-")) or self.is_dead(name))
 
 
 class Ear:

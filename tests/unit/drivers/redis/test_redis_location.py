@@ -34,6 +34,8 @@ def test_urls(url: str, expected: Location) -> None:
 def test_options() -> None:
     options = {
         "visibility_timeout": 3600,  # Celery's, and without meaning here
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
         "socket_timeout": 3,
         "priority_steps": [0, 5],
         "global_keyprefix": "x",
