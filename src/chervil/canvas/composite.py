@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from chervil.canvas import sending
 from chervil.canvas.freezing import Freezer
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chervil.app import Chervil
+    from chervil.result import AsyncResult
 
 R = TypeVar("R")
 
@@ -36,7 +37,7 @@ class Composite(Signature[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """Send it; what is to run first is stored at once, in batches.
 
         :param args: put before the arguments of what runs first.
@@ -52,9 +53,10 @@ class Composite(Signature[R]):
         app = self.app
         if app.conf.task_always_eager:
             return self.apply(args, kwargs, **options)
-        return sending.send(app, self, tuple(args or ()), kwargs or {}, options)
+        result = sending.send(app, self, tuple(args or ()), kwargs or {}, options)
+        return cast("AsyncResult[R]", result)
 
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
         """Send it, with arguments for what runs first."""
         return self.apply_async(partial_args, partial_kwargs)
 
@@ -63,14 +65,15 @@ class Composite(Signature[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """:meth:`apply_async` for coroutines."""
         app = self.app
         if app.conf.task_always_eager:
             return self.apply(args, kwargs, **options)
-        return await sending.asend(app, self, tuple(args or ()), kwargs or {}, options)
+        result = await sending.asend(app, self, tuple(args or ()), kwargs or {}, options)
+        return cast("AsyncResult[R]", result)
 
-    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
         """:meth:`delay` for coroutines."""
         return await self.aapply_async(partial_args, partial_kwargs)
 
@@ -83,7 +86,7 @@ class Composite(Signature[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """Run it here and now."""
         raise NotImplementedError
 

@@ -34,21 +34,7 @@ class chain(Composite[R]):
 
     kind = CHAIN
 
-    if TYPE_CHECKING:
-
-        @overload
-        def __new__(cls, a: Signature[R], /) -> chain[R]: ...
-        @overload
-        def __new__(cls, a: _S, b: Signature[R], /) -> chain[R]: ...
-        @overload
-        def __new__(cls, a: _S, b: _S, c: Signature[R], /) -> chain[R]: ...
-        @overload
-        def __new__(cls, a: _S, b: _S, c: _S, d: Signature[R], /) -> chain[R]: ...
-        @overload
-        def __new__(cls, *tasks: Any, **options: Any) -> chain[Any]: ...
-        def __new__(cls, *tasks: Any, **options: Any) -> chain[Any]: ...
-
-    else:
+    if not TYPE_CHECKING:
 
         def __new__(cls, *tasks, **options):
             if not options and tasks and (len(tasks) > 1 or is_several(tasks[0])):
@@ -56,6 +42,17 @@ class chain(Composite[R]):
                 if cls is chain or isinstance(whole, cls):
                     return whole
             return super().__new__(cls)
+
+    @overload
+    def __init__(self, a: Signature[R], /) -> None: ...
+    @overload
+    def __init__(self, a: _S, b: Signature[R], /) -> None: ...
+    @overload
+    def __init__(self, a: _S, b: _S, c: Signature[R], /) -> None: ...
+    @overload
+    def __init__(self, a: _S, b: _S, c: _S, d: Signature[R], /) -> None: ...
+    @overload
+    def __init__(self: chain[Any], *tasks: Any, **options: Any) -> None: ...
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
         if self:  # made by __new__
@@ -155,6 +152,17 @@ class group(Composite[R]):
             **options: Any,
         ) -> GroupResult[Any]: ...
 
+        async def aapply_async(  # type: ignore[override]
+            self,
+            args: Iterable[Any] | None = None,
+            kwargs: Mapping[str, Any] | None = None,
+            **options: Any,
+        ) -> GroupResult[Any]: ...
+
+        async def adelay(  # type: ignore[override]
+            self, *partial_args: Any, **partial_kwargs: Any
+        ) -> GroupResult[Any]: ...
+
         def delay(  # type: ignore[override]
             self, *partial_args: Any, **partial_kwargs: Any
         ) -> GroupResult[Any]: ...
@@ -244,10 +252,17 @@ class chord(Composite[R]):
 
     kind = CHORD
 
+    @overload
+    def __init__(self, header: Any, body: Signature[R], **options: Any) -> None: ...
+    @overload
+    def __init__(
+        self: chord[Any], header: Any, body: Mapping[str, Any] | None = None, **options: Any
+    ) -> None: ...
+
     def __init__(
         self,
         header: Any,
-        body: Signature[R] | Mapping[str, Any] | None = None,
+        body: Any = None,
         task: str = "celery.chord",
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -274,7 +289,7 @@ class chord(Composite[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """Send it; ``kwargs`` may have the body."""
         whole, kwargs = self._completed(kwargs)
         return Composite.apply_async(whole, args, kwargs, **options)
@@ -284,7 +299,7 @@ class chord(Composite[R]):
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """:meth:`apply_async` for coroutines."""
         whole, kwargs = self._completed(kwargs)
         return await Composite.aapply_async(whole, args, kwargs, **options)
