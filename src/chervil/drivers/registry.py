@@ -38,7 +38,7 @@ _DRIVERS: dict[str, Driver] = {
     ),
     "disabled": Driver(None, "chervil.drivers.disabled:DisabledResults"),
     **dict.fromkeys(
-        ("redis", "rediss", "redis+socket"),
+        ("redis", "rediss", "redis+socket", "sentinel"),
         Driver(
             "chervil.drivers.redis.broker:RedisBroker",
             "chervil.drivers.redis.results:RedisResults",
@@ -58,7 +58,7 @@ _NOT_YET = frozenset({
     "couchbases", "couchdb", "db", "django", "django-cache", "django-db", "dynamodb",
     "elasticsearch", "etcd", "file", "filesystem", "gcpubsub", "gs", "kafka", "librabbitmq",
     "mongodb", "mysql", "postgresql", "pyamqp", "pyro", "qpid", "rpc",
-    "s3", "sentinel", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
+    "s3", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
 })
 # fmt: on
 

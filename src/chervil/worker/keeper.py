@@ -1,7 +1,8 @@
 """The thread that keeps the node's claims its own, whatever the hub is at.
 
-It renews the lease, takes back the claims of consumers that died, and deletes
-expired results. It does so under a lock, which the hub takes when it forks.
+It renews the lease, takes back the claims of consumers that died, deletes
+expired results, and looks whether the hub gets on. It does so under a lock, which
+the hub takes when it forks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from chervil.exceptions import LeaseLost, OperationalError
 logger = logging.getLogger("chervil.worker")
 _RECOVER_SECONDS = 1.0
 _EXPIRE_SECONDS = 30.0
+#: The same trouble is logged again after so many seconds.
+_REPEAT_SECONDS = 30.0
 
 
 class Keeper:
@@ -24,6 +27,7 @@ class Keeper:
 
     :param lease: seconds; renewed three times in each.
     :param on_lost: called in this thread when the lease was lost.
+    :param look: called in this thread about once a second.
     """
 
     def __init__(
@@ -32,11 +36,16 @@ class Keeper:
         store: ResultStore,
         lease: float,
         on_lost: Callable[[], None],
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = consumer
         self._store = store
         self._period = lease / 3
         self._on_lost = on_lost
+        self._look = look
+        #: What was logged last, and when: a broker that is away says the same every second.
+        self._said = ""
+        self._said_at = 0.0
         self._stop = threading.Event()
         #: Held while this thread is at work.
         self.lock = threading.Lock()
@@ -66,6 +75,7 @@ class Keeper:
                     recover = now + _RECOVER_SECONDS
                     self._try(self._recover)
                     self._try(self._consumer.tend)
+                    self._try(self._look)
                 if now >= expire:
                     expire = now + _EXPIRE_SECONDS
                     self._try(self._expire)
@@ -79,14 +89,20 @@ class Keeper:
             self._on_lost()
             return False
         except OperationalError as exc:
-            logger.warning("The lease could not be renewed (tried again soon): %s", exc)
+            self._say(f"The lease could not be renewed (tried again soon): {exc}")
         return True
 
     def _try(self, work: Callable[[], None]) -> None:
         try:
             work()
         except OperationalError as exc:
-            logger.warning("%s", exc)
+            self._say(str(exc))
+
+    def _say(self, text: str) -> None:
+        now = monotonic()
+        if text != self._said or now - self._said_at > _REPEAT_SECONDS:
+            logger.warning("%s", text)
+            self._said, self._said_at = text, now
 
     def _recover(self) -> None:
         count = self._consumer.recover()

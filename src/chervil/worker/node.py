@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chervil import __version__, signals
+from chervil.backoff import Backoff
 from chervil.context import running_task
 from chervil.drivers.contracts import Consumer, Queue
-from chervil.exceptions import ImproperlyConfigured, WorkerTerminate
+from chervil.exceptions import ImproperlyConfigured, OperationalError, WorkerTerminate
 from chervil.log import set_process_name, set_task_provider
 from chervil.pools import pool_name
 from chervil.pools.channel import Channel
@@ -39,6 +42,7 @@ from chervil.worker.keeper import Keeper
 from chervil.worker.outcomes import Outcomes
 from chervil.worker.revocations import Revocations
 from chervil.worker.settling import Settling
+from chervil.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
@@ -112,6 +116,7 @@ class Node:
         self._keeper: Keeper | None = None
         self._consumer: Consumer | None = None
         self._hub: Hub | None = None
+        self._watchdog: Watchdog | None = None
         self._solo: Solo | None = None
         self._fleet_of: Fleet | None = None
         self._revocations = Revocations()
@@ -126,7 +131,7 @@ class Node:
     def run(self) -> int:
         """Serve until told to stop; 0 after a warm shutdown, 1 after a cold one.
 
-        :raises OperationalError: broker or result store cannot be reached at start.
+        :raises OperationalError: the broker could not be reached before it was told to stop.
         """
         app = self.app
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options={})
@@ -237,11 +242,7 @@ class Node:
         settling: Settling,
     ) -> Hub:
         app, broker, store = self.app, self.app.broker, self.app.backend
-        broker.declare(self.queues)
-        if self._purge:
-            for queue in self.queues:
-                logger.warning("Purged %d messages from %r", broker.purge(queue.name), queue.name)
-        consumer = self._consume(stack)
+        consumer = self._first_consumer(stack)
         hub = Hub(
             broker,
             consumer,
@@ -255,9 +256,48 @@ class Node:
             wakeup=self._wakeup_out.fileno(),
         )
         hub.reopen = partial(self._consume, stack)
+        self._watchdog = Watchdog(
+            hub,
+            broker,
+            [queue.name for queue in self.queues],
+            self._wake_consumer,
+            hub.replace_consumer,
+            turns=self._solo is None,
+        )
         self._hub = hub
         hub.stopping = self._stop_asked
         return hub
+
+    def _first_consumer(self, stack: contextlib.ExitStack) -> Consumer:
+        """Wait until the broker is there, and consume.
+
+        :raises OperationalError: it was not when this node was told to stop.
+        """
+        broker, backoff = self.app.broker, Backoff(base=0.2, cap=5.0)
+        while True:
+            try:
+                broker.declare(self.queues)
+                if self._purge:
+                    for queue in self.queues:
+                        count = broker.purge(queue.name)
+                        logger.warning("Purged %d messages from %r", count, queue.name)
+                return self._consume(stack)
+            except OperationalError as exc:
+                wait = backoff.next()
+                logger.error("%s; tried again in %.1f s", exc, wait)
+                poll = select.poll()
+                poll.register(self._wakeup_out, select.POLLIN)
+                if poll.poll(wait * 1000) and self._stop_asked:
+                    raise
+
+    def _wake_consumer(self) -> None:
+        if self._consumer is not None:
+            self._consumer.wake()
+
+    def _look(self) -> None:
+        """In the keeper's thread: whether the hub gets on."""
+        if self._watchdog is not None:
+            self._watchdog.look(monotonic())
 
     def _consume(self, stack: contextlib.ExitStack) -> Consumer:
         """A consumer with its keeper; both end with the node."""
@@ -268,7 +308,7 @@ class Node:
         consumer = self.app.broker.consumer(self.queues, self.hostname, self.lease)
         self._consumer = consumer
         stack.callback(consumer.close)
-        keeper = Keeper(consumer, self.app.backend, self.lease, self._lost)
+        keeper = Keeper(consumer, self.app.backend, self.lease, self._lost, self._look)
         self._keeper = keeper
         stack.callback(keeper.stop)
         keeper.start()
