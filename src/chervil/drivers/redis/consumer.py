@@ -33,6 +33,8 @@ _LOOK = load("look.lua")
 
 #: Claims in one exchange; others of the server's clients wait as long.
 _MOST: Final = 1000
+#: Of so many rounds through the queues the inner lists are served first in one.
+_TURNS: Final = 8
 #: Seconds between looks without being told, in case that something was lost on the way.
 _LOOK_AGAIN: Final = 5.0
 #: What the server tells may arrive so many seconds after what is seen.
@@ -70,7 +72,7 @@ class RedisConsumer:
         consumers, claims = names.own("consumers"), names.own(f"claims.{self._id}")
         self._hashes = names.prefix, consumers, claims, self._id
         self._revoked = names.own("revoked")
-        self._turns = [self._keys(turn) for turn in range(len(self._queues))]
+        self._turns = [self._keys(turn) for turn in range(_TURNS * len(self._queues))]
         self._lists = [keys[: self._list_count] for keys in self._turns]
         self._turn = 0
         #: Number of the next claim.
@@ -101,12 +103,19 @@ class RedisConsumer:
         """All lists in the order in which they are served, then the delayed sets.
 
         Each priority step of all queues comes before the next step, as in kombu; which
-        queue is the first among them changes with the turn.
+        queue is the first among them changes with the turn. The inner lists, which are
+        empty most of the time, come second, so that looking there costs nothing more; that
+        they are not forgotten while the first is always full, now and then they come first.
         """
-        order = self._queues[turn:] + self._queues[:turn]
-        by_queue = [self._names.lists_of(queue) for queue in order]
+        queues, names = self._queues, self._names
+        first = turn % len(queues)
+        order = queues[first:] + queues[:first]
+        inner: list[Argument] = [names.inner_list(queue) for queue in order]
+        by_queue = [names.lists_of(queue)[1:] for queue in order]
         found: list[Argument] = [key for step in zip(*by_queue, strict=True) for key in step]
-        return found + [self._names.delayed(queue) for queue in self._queues]
+        before = 0 if turn // len(queues) == _TURNS - 1 else 1
+        found[before:before] = inner
+        return found + [names.delayed(queue) for queue in queues]
 
     # --- connecting
 

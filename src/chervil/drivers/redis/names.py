@@ -50,13 +50,13 @@ class Names:
         return key
 
     def lists_of(self, queue: str) -> list[bytes]:
-        """All lists of a queue, the one that is served first in front."""
+        """All lists of a queue: the inner one, then those for the priorities in their order."""
         return [self.inner_list(queue)] + [
             self.key(self.check(queue) + suffix) for suffix in self.suffixes[:-1]
         ]
 
     def inner_list(self, queue: str) -> bytes:
-        """The list of a queue that Celery's workers do not read; it is served first."""
+        """The list of a queue that Celery's workers do not read."""
         return self.key(self.check(queue) + self.suffixes[-1])
 
     def key(self, name: str) -> bytes:
