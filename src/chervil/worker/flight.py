@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chervil.drivers.contracts import Delivery
+from chervil.worker.ends import Final
 
 if TYPE_CHECKING:
     from chervil.task import Task
@@ -41,3 +42,7 @@ class Flight(msgspec.Struct):
     sent: bool = False
     #: Its time limits are being kept.
     watched: bool = False
+    #: How it ended without its executor; what follows from that is being worked out.
+    final: Final | None = None
+    #: For that no code of the application is called, of which an executor has died.
+    quiet: bool = False

@@ -25,16 +25,18 @@ from chervil.backoff import Backoff
 from chervil.drivers.contracts import Action, Broker, Consumer, Delivery, ResultStore, Settlement
 from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
 from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
-from chervil.wire.message import Message, Outcome
+from chervil.wire.message import Outcome
 from chervil.worker.admission import Admission
 from chervil.worker.adrift import Adrift
 from chervil.worker.appetite import Appetite
+from chervil.worker.ends import Final, something_waits, verdict_of
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
 from chervil.worker.pollers import Pollers
 from chervil.worker.settling import Settling
 from chervil.worker.shutdown import COLD, RUN
 from chervil.worker.steering import Steering
+from chervil.worker.storing import close_joins, put_first
 
 if TYPE_CHECKING:
     from chervil.worker.fleet import Fleet
@@ -81,9 +83,11 @@ class Hub:
         self._appetite = appetite
         self._shared = shared
         self._settlements: list[Settlement] = []
-        self._loose: list[Outcome] = []
+        #: States of jobs that go on.
+        self._states: list[Outcome] = []
+        #: Ends of jobs whose messages are gone already.
+        self._loose: list[Settlement] = []
         self._early: list[Flight] = []
-        self._messages: list[Message] = []
         self._hungry = True
         #: There may be reports.
         self._reported = True
@@ -139,7 +143,7 @@ class Hub:
                 if not blocked and self._has_work(room):
                     continue
             if self.stopping and not (
-                self._flights or self._settlements or self._loose or self._messages
+                self._flights or self._settlements or self._loose or self._states
             ):
                 break
             if not self.requests and not self._fleet.busy():
@@ -147,9 +151,7 @@ class Hub:
 
     def _has_work(self, room: int) -> bool:
         """Whether there is something to store, or may be something to claim."""
-        return bool(
-            self._settlements or self._loose or self._messages or (self._hungry and room > 0)
-        )
+        return bool(self._settlements or self._loose or self._states or (self._hungry and room > 0))
 
     @property
     def reachable(self) -> bool:
@@ -160,10 +162,9 @@ class Hub:
         """After the executors have ended: store what they had finished."""
         self._collect(monotonic())
         try:
-            if self._loose:
-                self._store.put(self._loose)
+            self._store_loose()
             if not self._shared:
-                self._settlements = self._put_first(self._settlements)
+                put_first(self._store, self._settlements)
             self._consumer.exchange(self._settlements, 0)
         except OperationalError as exc:
             logger.warning("What had ended last runs again, as it could not be stored: %s", exc)
@@ -177,14 +178,9 @@ class Hub:
         """Store what is to be stored, claim, dispatch."""
         settlements = self._settlements
         try:
-            if self._loose:
-                self._store.put(self._loose)
-                self._loose = []
-            if self._messages:
-                self._broker.publish(self._messages)
-                self._messages = []
+            self._store_loose()
             if not self._shared:
-                settlements = self._put_first(settlements)
+                put_first(self._store, settlements)
             deliveries = self._consumer.exchange(settlements, room)
         except LeaseLost as exc:
             logger.error("%s", exc)
@@ -194,6 +190,8 @@ class Hub:
             self._failed(exc)
             return
         self._settlements = []
+        if not self._shared:
+            close_joins(self._store, settlements)
         acknowledged, self._early = self._early, []
         if self._retry_at:
             self._recovered()
@@ -205,14 +203,18 @@ class Hub:
         for flight in acknowledged:
             self._send(flight)
 
-    def _put_first(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Write the outcomes to a store of another technology, before their messages go."""
-        outcomes = [s.outcome for s in settlements if s.outcome is not None]
-        if outcomes:
-            self._store.put(outcomes)
-            for settlement in settlements:
-                settlement.outcome = None
-        return list(settlements)
+    def _store_loose(self) -> None:
+        """Store what belongs to no message that is claimed."""
+        if self._states:
+            self._store.put(self._states)
+            self._states = []
+        if self._loose:
+            put_first(self._store, self._loose)
+            messages = [message for s in self._loose for message in s.publish]
+            if messages:
+                self._broker.publish(messages)
+            close_joins(self._store, self._loose)
+            self._loose = []
 
     def _failed(self, exc: OperationalError) -> None:
         wait = self._backoff.next()
@@ -231,7 +233,7 @@ class Hub:
         for delivery in deliveries:
             verdict = self._admission.examine(delivery, now)
             if isinstance(verdict, Settlement):
-                self._settlements.append(verdict)
+                self._end(verdict, acked=False)
                 continue
             if self._adrift and self._comes_back(verdict):
                 continue
@@ -253,6 +255,7 @@ class Hub:
             delivery.body,
             delivery.queue,
             bool(flight.hard_limit or flight.soft_limit),
+            None if flight.final is None else verdict_of(flight.final, flight.quiet),
         )
         try:
             self._fleet.dispatch(flight, pack_job(job))
@@ -263,9 +266,11 @@ class Hub:
         """There is no room to hand a large message over; there may be later."""
         logger.error("Task %s[%s]: %s", flight.task.name, flight.task_id, exc)
         del self._flights[flight.number]
-        if flight.acked:
+        if flight.final is not None:
+            self._settle(flight.final, flight.acked)
+        elif flight.acked:
             outcome = self._settling.failed(flight, exc)
-            self._loose.extend([outcome] if outcome else [])
+            self._loose.append(Settlement(flight.delivery, outcome=outcome))
         else:
             until = clock.now() + _NO_ROOM_SECONDS
             self._settlements.append(
@@ -277,7 +282,7 @@ class Hub:
         for frame in self._fleet.take_back():
             number = job_number(frame)
             flight = self._flights.get(number)
-            if flight is not None and flight.acked:  # the broker has it no more: it stays with us
+            if flight is not None and (flight.acked or flight.final):  # it stays with us
                 self._fleet.put_again(frame)
                 continue
             discard(frame)
@@ -314,49 +319,61 @@ class Hub:
                     self._send(flight)
                 continue
             if report.kind is Kind.STATE:
-                self._loose.append(self._settling.state(flight, report))
+                self._states.append(self._settling.state(flight, report))
                 continue
             del flights[report.number]
             total += report.runtime
             count += 1
             settlement = self._settling.end(flight, report)
-            if flight.acked:
-                self._settle_acked(settlement)
-            else:
-                settlements.append(settlement)
+            if settlement.publish or settlement.arrivals:
+                self._hungry = True  # what follows may be for us: the same exchange finds it
+            if isinstance(settlement, Final) and flight.final is None:
+                self._end(settlement, flight.acked)
+                continue
+            (self._loose if flight.acked else settlements).append(settlement)
         if count:
             self.processed += count
             self._appetite.ran(total, count)
             self._stale_at = now + _STALE_SECONDS
-
-    def _settle_acked(self, settlement: Settlement) -> None:
-        """Of a job whose message is gone already, only what it left behind is stored."""
-        if settlement.outcome is not None:
-            self._loose.append(settlement.outcome)
-        if settlement.publish:
-            self._messages.extend(settlement.publish)
 
     def _take_endings(self) -> None:
         """Jobs that ended without a report."""
         for flight, settlement in self._fleet.endings:
             if self._flights.pop(flight.number, None) is None or flight.lost:
                 continue
-            if flight.acked:
-                self._settle_acked(settlement)
+            if flight.final is not None and not flight.quiet:
+                self._judge(flight.final, flight.acked, quiet=True)
+            elif flight.final is not None:
+                self._settle(flight.final, flight.acked)
             else:
-                self._settlements.append(settlement)
+                self._end(settlement, flight.acked)
         self._fleet.endings.clear()
+
+    def _end(self, settlement: Settlement, acked: bool) -> None:
+        """Settle a task that did not end by itself.
+
+        What follows from that (errbacks, later steps, chords) an executor works out.
+        """
+        if isinstance(settlement, Final) and something_waits(settlement.delivery):
+            self._judge(settlement, acked, quiet=False)
+        else:
+            self._settle(settlement, acked)
+
+    def _judge(self, final: Final, acked: bool, quiet: bool) -> None:
+        flight = self._admission.judged(final, acked, quiet, monotonic())
+        self._flights[flight.number] = flight
+        self._send(flight)
+
+    def _settle(self, settlement: Settlement, acked: bool) -> None:
+        # Of a job whose message is gone already, only what it left behind is stored.
+        (self._loose if acked else self._settlements).append(settlement)
 
     def _end_revoked(self, flight: Flight) -> None:
         """A job that was cancelled before it began."""
         del self._flights[flight.number]
         if not flight.sent:
             self._early.remove(flight)
-        settlement = self._settling.revoked(flight, "revoked")
-        if flight.acked:
-            self._settle_acked(settlement)
-        else:
-            self._settlements.append(settlement)
+        self._end(self._settling.revoked(flight, "revoked"), flight.acked)
 
     # --- waiting
 
@@ -456,29 +473,13 @@ class Hub:
         self._watch()
 
     def _abandon(self) -> None:
-        """Forget the claims, which are others' now."""
         self._abandoned = self._consumer
         logger.error(
             "This node's lease ran out (was it stopped, or the broker away or emptied?): its %d "
             "claims belong to others now and it starts over",
             len(self._flights),
         )
-        for flight in self._early:  # not stored as taken off: they are others' now
-            del self._flights[flight.number]
-        self._early.clear()
-        for flight in self._flights.values():
-            flight.lost = not flight.acked
-        for frame in self._fleet.take_back():
-            flight_ = self._flights.get(job_number(frame))
-            if flight_ is not None and not flight_.lost:
-                self._fleet.put_again(frame)
-            else:
-                discard(frame)
-                self._flights.pop(job_number(frame), None)
-        for settlement in self._settlements:
-            self._adrift.ended(settlement)
-        self._settlements.clear()
-        self._adrift.leave(flight for flight in self._flights.values() if flight.lost)
+        self._adrift.abandon(self._flights, self._early, self._settlements, self._fleet)
 
     def _comes_back(self, arrived: Flight) -> bool:
         """Whether the job of a message that has come runs here already, or has ended."""
@@ -486,10 +487,4 @@ class Hub:
         if settlement is not None:
             self._settlements.append(settlement)
             return True
-        flight = self._adrift.running(arrived)
-        if flight is None or flight.number not in self._flights:
-            return False
-        logger.warning("Task %s[%s] has come back and runs on", flight.task.name, flight.task_id)
-        flight.delivery = arrived.delivery
-        flight.lost = False
-        return True
+        return self._adrift.runs_on(arrived, self._flights)
