@@ -335,3 +335,9 @@ def slow_errback(request: Any, exc: Exception, traceback: str) -> None:
     end = time.monotonic() + 5
     while time.monotonic() < end:
         time.sleep(0.01)
+
+
+@app.task
+def writes(path: str, text: str) -> None:
+    with open(path, "a") as file:
+        file.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""Redis through the suites of brokers and result stores."""
+"""Redis and Valkey through the suites of brokers and result stores."""
 
 from __future__ import annotations
 
@@ -12,19 +12,33 @@ from chervil.drivers.redis.location import parse
 from chervil.exceptions import BrokerUnavailable
 from chervil.ids import new_id
 from chervil.testing.brokers import BrokerConformance
+from chervil.testing.coordinators import CoordinatorConformance
 from chervil.testing.harness import Consume, claim, ids_of, make_message
 from chervil.testing.stores import StoreConformance
+from tests.support.redis_acl import with_prefix
 
-pytestmark = pytest.mark.requires_server("redis")
+#: Redis as it is installed, the oldest that is supported, Valkey; and Redis for a user
+#: with the least rights.
+SERVERS = [
+    pytest.param(name, marks=pytest.mark.requires_server(name.partition(" ")[0]))
+    for name in ("redis", "redis62", "valkey", "redis user")
+]
 
 
-@pytest.fixture
-def own_url(server_url: Callable[[str], str]) -> Iterator[str]:
-    """The server, with a prefix that only this test uses; emptied at the end."""
+@pytest.fixture(params=SERVERS)
+def own_url(server_url: Callable[[str], str], request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server, with a prefix that only this test uses; emptied at the end."""
     prefix = f"test-{new_id()}:"
-    url = server_url("redis")
-    yield f"{url}?global_keyprefix={prefix}"
+    name, _, as_user = request.param.partition(" ")
+    url = server_url(name)
     link = Link(parse(url, {}), BrokerUnavailable)
+    user = f"user-{new_id()}"
+    if as_user:
+        link.call(*with_prefix(user, prefix))
+        yield f"{url.replace('://', f'://{user}:password@')}?global_keyprefix={prefix}"
+        link.call("ACL", "DELUSER", user)
+    else:
+        yield f"{url}?global_keyprefix={prefix}"
     keys = link.call("KEYS", prefix + "*")
     if keys:
         link.call("UNLINK", *keys)
@@ -59,4 +73,10 @@ class TestBroker(BrokerConformance):
 class TestStore(StoreConformance):
     @pytest.fixture
     def store_url(self, own_url: str) -> str:
+        return own_url
+
+
+class TestCoordinator(CoordinatorConformance):
+    @pytest.fixture
+    def coordinator_url(self, own_url: str) -> str:
         return own_url

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import Broker, Pair
+from tests.interop.conftest import Pair
 from tests.interop.sides import SIDES, WAIT, Client
 from tests.support.processes import WorkerProcess
 from tests.support.waiting import lines, wait_until
 
 NODES = ["celery0@here", "chervil1@here"]
-
-
-@pytest.fixture(autouse=True)
-def fanout(broker: Broker) -> None:
-    if broker.kind == "rabbitmq":
-        pytest.skip("no fan-out on RabbitMQ yet")
 
 
 @pytest.fixture(params=SIDES, ids="by-{}".format)

@@ -184,7 +184,8 @@ class Consumer(Protocol):
         ...
 
     def drain(self) -> bool:
-        """Reset ``fileno``; True when there may be something to claim."""
+        """Reset ``fileno``; True when there may be something to claim: then it may be
+        readable again only after an ``exchange`` that claims."""
         ...
 
     def next_due(self) -> float | None:
@@ -349,11 +350,12 @@ class Listener(Protocol):
     #: To be put into ``Message.reply_to``, so that the store tells this listener.
     address: str
 
-    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+    def watch(self, ids: Collection[str], sent_here: bool) -> bool:
         """Report these tasks. From any thread.
 
         ``sent_here`` says that the messages carried this listener's address.
-        What was stored before the call is not reported: ``get`` it afterwards.
+        True when what was stored before the call is reported, too; else ``get`` it
+        afterwards.
         """
         ...
 
@@ -404,4 +406,23 @@ class ResultStore(Protocol):
 
     def close(self) -> None:
         """Release connections; the object can be used again afterwards."""
+        ...
+
+
+class PrivateStore(ResultStore, Protocol):
+    """A result store that tells outcomes to who sent the task, and to nobody else.
+
+    ``put`` drops outcomes whose address is not that of somebody who expects them. ``get``
+    knows what has arrived in this process.
+    """
+
+    def expect(self, address: str, ids: Collection[str]) -> None:
+        """Called before the messages of these tasks are sent, which carry that address.
+
+        :raises BrokerUnavailable: their results could not arrive.
+        """
+        ...
+
+    def awaits(self, task_id: str) -> bool:
+        """Whether its outcome has arrived here or can still do so."""
         ...

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,7 +31,9 @@ from chervil.worker.adrift import Adrift
 from chervil.worker.appetite import Appetite
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
+from chervil.worker.pollers import Pollers
 from chervil.worker.settling import Settling
+from chervil.worker.shutdown import COLD, RUN
 from chervil.worker.steering import Steering
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ _SAFETY_SECONDS = 0.5
 _STALE_SECONDS = 0.1
 #: A large message for which this machine has no room is offered again after so many seconds.
 _NO_ROOM_SECONDS = 5.0
-
-RUN, WARM, COLD = 0, 1, 2
 
 
 class Hub:
@@ -86,18 +85,29 @@ class Hub:
         self._early: list[Flight] = []
         self._messages: list[Message] = []
         self._hungry = True
+        #: There may be reports.
+        self._reported = True
         self._stale_at: float | None = None
+        #: When the consumer was asked for the last time.
+        self._drained = 0.0
         self._retry_at = 0.0
         self._backoff = Backoff(base=0.05, cap=2.0)
         self._lost = threading.Event()
+        #: The consumer whose claims were lost last.
+        self._abandoned: Consumer | None = None
         self._adrift = Adrift()
-        self._casting_off = False
         self._wakeup = wakeup
         #: What other threads ask this one to do between two steps.
         self.requests: deque[Callable[[], None]] = deque()
         self.steering = Steering(flights, fleet, admission, appetite, self._end_revoked)
         self.stopping = RUN
+        #: Monotonic seconds at which the loop came round last.
+        self.beat = monotonic()
         self.processed = 0
+        self.idle_since: float | None = None
+        self.thread = 0
+        #: The consumer is to be replaced, if nothing is claimed.
+        self._replace = False
         #: Makes a new consumer when the lease was lost.
         self.reopen: Callable[[], Consumer] | None = None
         self._watch()
@@ -106,28 +116,45 @@ class Hub:
 
     def run(self) -> None:
         """Until :attr:`stopping` is set and what runs has ended."""
+        self.thread = threading.get_ident()
         while self.stopping < COLD:
-            now = monotonic()
-            self._collect(now)
+            self.beat = now = monotonic()
+            if self._reported:
+                self._collect(now)
             self._fleet.tend(now)
-            self._take_endings()
+            if self._fleet.endings:
+                self._take_endings()
             if self.requests:
                 self.requests.popleft()()
                 self._hungry = True
-            if self._lost.is_set() and now >= self._retry_at:
+            if now >= self._retry_at and (self._lost.is_set() or self._replace):
                 self._start_over()
             self._consumer.room = room = self._room()
             blocked = now < self._retry_at
-            if not blocked and (
-                self._settlements or self._loose or self._messages or (room > 0 and self._hungry)
-            ):
+            if not blocked and self._has_work(room):
                 self._step(room if self._hungry else 0)
-            elif self.stopping and not (
+                self._reported = True
+                room = self._room()
+                blocked = self._retry_at > 0
+                if not blocked and self._has_work(room):
+                    continue
+            if self.stopping and not (
                 self._flights or self._settlements or self._loose or self._messages
             ):
                 break
-            elif not self.requests and not self._fleet.busy():
+            if not self.requests and not self._fleet.busy():
                 self._wait(now, room, blocked)
+
+    def _has_work(self, room: int) -> bool:
+        """Whether there is something to store, or may be something to claim."""
+        return bool(
+            self._settlements or self._loose or self._messages or (self._hungry and room > 0)
+        )
+
+    @property
+    def reachable(self) -> bool:
+        """The last call to the broker was answered."""
+        return not self._retry_at
 
     def settle_last(self) -> None:
         """After the executors have ended: store what they had finished."""
@@ -169,12 +196,12 @@ class Hub:
         self._settlements = []
         acknowledged, self._early = self._early, []
         if self._retry_at:
-            self._retry_at = 0.0
-            self._backoff.reset()
-            logger.info("The broker is back")
+            self._recovered()
         if room:
             self._hungry = len(deliveries) == room
-            self._dispatch(deliveries)
+            if deliveries:
+                self.idle_since = None
+                self._dispatch(deliveries)
         for flight in acknowledged:
             self._send(flight)
 
@@ -191,6 +218,11 @@ class Hub:
         wait = self._backoff.next()
         self._retry_at = monotonic() + wait
         logger.error("%s; tried again in %.2f s", exc, wait)
+
+    def _recovered(self) -> None:
+        self._retry_at = 0.0
+        self._backoff.reset()
+        logger.info("The broker is back")
 
     # --- claims
 
@@ -329,19 +361,15 @@ class Hub:
     # --- waiting
 
     def _watch(self) -> None:
-        """Sets to wait on: without the broker while there is no room for more, and with
-        the run queue while that is full."""
-        self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
-        for descriptor in (*self._fleet.descriptors(), self._wakeup):
-            for poller in (self._all, self._inner, self._full):
-                poller.register(descriptor, select.POLLIN)
-        self._all.register(self._consumer.fileno(), select.POLLIN)
-        if isinstance(self._fleet, Processes):
-            self._full.register(self._fleet.room_fileno(), select.POLLOUT)
+        self._claims_told = self._consumer.fileno()
+        self._pollers = Pollers(self._fleet, self._claims_told, self._wakeup)
 
     def _wait(self, now: float, room: int, blocked: bool) -> None:
         listening = room > 0 and not blocked
-        poller = self._all if listening else self._full if self._fleet.full() else self._inner
+        if not listening:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = now
         until = now + _SAFETY_SECONDS
         due = self._consumer.next_due() if listening else None
         if due is not None:
@@ -349,14 +377,24 @@ class Hub:
         for time in (self._fleet.next(), self._retry_at or None, self._stale_deadline()):
             if time is not None:
                 until = min(until, time)
-        ready = poller.poll(max(0.0, until - monotonic()) * 1000 + 0.5)
-        if listening and (self._consumer.drain() or (due is not None and clock.now() >= due)):
-            self._hungry = True
+        milliseconds = max(0.0, until - monotonic()) * 1000 + 0.5
+        ready = self._pollers.poll(milliseconds, listening=listening, full=self._fleet.full())
+        self._reported = not self._pollers.reports or self._fleet.full()
+        told = listening and (not ready or now - self._drained > _SAFETY_SECONDS)
         for descriptor, _ in ready:
-            if descriptor == self._wakeup:
+            if descriptor == self._pollers.reports:
+                self._reported = True
+            elif descriptor == self._claims_told:
+                told = True
+            elif descriptor == self._wakeup:
                 self._on_wakeup()
             elif isinstance(self._fleet, Processes) and descriptor == self._fleet.exits_fileno():
                 self._on_exits(self._fleet)
+        if told:
+            self._drained = now
+            self._hungry = self._consumer.drain() or self._hungry
+        if due is not None and clock.now() >= due:
+            self._hungry = True
         stale = self._stale_deadline()
         if stale is not None and monotonic() >= stale:
             self._give_back(stale=True)
@@ -390,26 +428,39 @@ class Hub:
         """The claims belong to others now. May be called from any thread."""
         self._lost.set()
 
+    def replace_consumer(self) -> bool:
+        """Have the consumer replaced; False when something is claimed. From any thread."""
+        self._replace = not (self._flights or self._settlements)
+        return self._replace
+
     def _start_over(self) -> None:
         """With a new consumer; what still runs is kept for the messages that come back."""
-        if not self._casting_off:
-            self._cast_off()
+        if self._replace and not self._lost.is_set():
+            self._replace = False
+            if self._flights or self._settlements:
+                return
+            self._lost.set()
+        elif self._consumer is not self._abandoned:
+            self._abandon()
         if self.reopen is not None:
             try:
                 self._consumer = self.reopen()
             except OperationalError as exc:
                 self._failed(exc)
                 return
-        self._casting_off = False
+        if self._retry_at:
+            self._recovered()
         self._lost.clear()
         self._hungry = True
+        self.idle_since = None
         self._watch()
 
-    def _cast_off(self) -> None:
-        self._casting_off = True
+    def _abandon(self) -> None:
+        """Forget the claims, which are others' now."""
+        self._abandoned = self._consumer
         logger.error(
-            "This node's lease ran out (was it stopped, or the broker away?): its %d claims "
-            "belong to others now and it starts over",
+            "This node's lease ran out (was it stopped, or the broker away or emptied?): its %d "
+            "claims belong to others now and it starts over",
             len(self._flights),
         )
         for flight in self._early:  # not stored as taken off: they are others' now

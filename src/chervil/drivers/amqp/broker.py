@@ -10,10 +10,11 @@ from chervil.drivers.amqp import dead_letters
 from chervil.drivers.amqp import methods as m
 from chervil.drivers.amqp.consumer import AmqpConsumer
 from chervil.drivers.amqp.dead_letters import DeadLetters
+from chervil.drivers.amqp.fanout import AmqpFanout
 from chervil.drivers.amqp.location import parse
 from chervil.drivers.amqp.pool import ASKING, PUBLISHING, Pool
 from chervil.drivers.amqp.properties import frames, of_message
-from chervil.drivers.amqp.revocations import Revocations
+from chervil.drivers.amqp.revocations import Revocations, stored
 from chervil.drivers.amqp.sending import Parcel, parcels, store
 from chervil.drivers.amqp.topology import Topology
 from chervil.drivers.amqp.trouble import NOT_FOUND, Refused
@@ -41,7 +42,7 @@ class AmqpBroker:
     :raises ImproperlyConfigured: the URL or an option is wrong.
     """
 
-    features = Features(sees_delayed=False, lists_queues=False, max_size=_MAX_SIZE)
+    features = Features(sees_delayed=False, lists_queues=False, max_size=_MAX_SIZE, fanout=True)
     definition: Callable[[str], Queue] | None = None
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
@@ -131,6 +132,15 @@ class AmqpBroker:
         with self.pool.link() as link:
             self.revocations.send(link, ids, expires)
         return None
+
+    def revoked(self, limit: int = 1000) -> Sequence[str]:
+        """See :meth:`chervil.drivers.contracts.Broker.revoked`."""
+        with self.pool.link() as link:
+            return stored(link, self.revocations, limit) if limit > 0 else []
+
+    def fanout(self) -> AmqpFanout:
+        """See :meth:`chervil.drivers.contracts.Broker.fanout`."""
+        return AmqpFanout(self.pool)
 
     def dead(
         self, queue: str | None = None, limit: int = 100, after: str = ""

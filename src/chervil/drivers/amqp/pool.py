@@ -24,9 +24,15 @@ _KEPT: Final = 16
 class Pool:
     """Hands out connections; each is one thread's until it is given back."""
 
-    def __init__(self, location: Location, error: type[OperationalError]) -> None:
+    def __init__(
+        self,
+        location: Location,
+        error: type[OperationalError],
+        label: str = "chervil publisher",
+    ) -> None:
         self.location = location
         self._error = error
+        self._label = label
         self._idle: deque[Link] = deque()
 
     def take(self) -> Link:
@@ -38,7 +44,7 @@ class Pool:
             try:
                 link = self._idle.pop()
             except IndexError:
-                return Link(self.location, self._error, "chervil publisher", confirm=True)
+                return Link(self.location, self._error, self._label, confirm=True)
             if link.is_usable():
                 return link
             link.close()

@@ -33,6 +33,8 @@ _AT_ONCE: Final = 1000
 _SEGMENT: Final = 1_000_000
 #: Messages that the server sends before one is acknowledged.
 _WINDOW: Final = 200
+#: The channel of a publisher's connection on which it is read once.
+_READING: Final = 3
 _PROPERTIES: Final = encode_properties({"content_type": "application/json", "delivery_mode": 2})
 
 
@@ -166,3 +168,31 @@ class Revoked:
         now = clock.now()
         for task_id in [one for one, until in list(self._until.items()) if until <= now]:
             self._until.pop(task_id, None)
+
+    def ids(self) -> list[str]:
+        """Those that count now, oldest first."""
+        now = clock.now()
+        return [one for one, until in self._until.items() if until > now]
+
+
+def stored(link: Link, writer: Revocations, limit: int) -> list[str]:
+    """Read the stream once: up to that many ids that must not run, the last ones.
+
+    :raises OperationalError: (of the link's class) it could not be read.
+    """
+    reader = Revoked(_READING)
+    try:
+        reader.follow(link, writer)
+        if not reader.following:
+            return []
+        mark = writer.mark(link)
+        while not reader.has_read(mark):
+            link.wait_for(lambda: link.arrived or link.is_closed(_READING))
+            refused = link.is_closed(_READING)
+            if refused is not None:
+                raise refused
+            reader.take(link, link.take())
+    finally:
+        if link.open:
+            link.close_channel(_READING)
+    return reader.ids()[-limit:]

@@ -30,8 +30,9 @@ _MEANINGS: Final = (
     (ACCESS_REFUSED, "in use", "has this queue reserved for another connection (exclusive)"),
     (ACCESS_REFUSED, "Login was refused", "refused the user name or password of the URL"),
     (ACCESS_REFUSED, "", "does not let this user do that: see rabbitmqctl list_permissions"),
+    (NOT_FOUND, "no queue", "does not have that queue"),
+    (NOT_FOUND, "no exchange", "does not have that exchange"),
     (NOT_FOUND, "vhost", "has no virtual host of that name: see rabbitmqctl list_vhosts"),
-    (NOT_FOUND, "queue", "does not have that queue"),
     (NOT_FOUND, "", "does not have that"),
     (RESOURCE_LOCKED, "", "has this queue reserved for another connection (exclusive)"),
     (

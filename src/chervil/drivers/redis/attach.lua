@@ -9,7 +9,11 @@ local consumers = P .. '_chervil.consumers'
 if ARGV[4] ~= '1' and redis.call('HEXISTS', consumers, consumer) == 0 then
   return false
 end
-redis.call('SET', P .. '_chervil.lease.' .. consumer, ARGV[5], 'PX', ARGV[6])
+-- The first write must be one that a server without memory carries out; then all are.
+local lease = P .. '_chervil.lease.' .. consumer
+if redis.call('PEXPIRE', lease, ARGV[6]) == 0 then
+  redis.call('SET', lease, ARGV[5] .. '\n' .. table.concat(ARGV, '\n', 8), 'PX', ARGV[6])
+end
 local served = {}
 for place = 8, #ARGV do
   served[#served + 1] = ARGV[place]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,18 @@ from chervil.drivers.contracts import DeadLetter, Depth, Features, Queue, Result
 from chervil.drivers.redis import looking
 from chervil.drivers.redis.consumer import RedisConsumer
 from chervil.drivers.redis.fanout import RedisFanout
-from chervil.drivers.redis.link import Argument, Link, Pool, Refused
+from chervil.drivers.redis.link import Argument, Link, Pool, Refused, pack
 from chervil.drivers.redis.location import parse
 from chervil.drivers.redis.names import Names, result_prefix
 from chervil.drivers.redis.results import RedisResults
 from chervil.drivers.redis.scripts import load
-from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups
+from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups, one_group
 from chervil.exceptions import BrokerUnavailable, OperationalError, PublishError
 from chervil.wire.message import Message
 
+logger = logging.getLogger("chervil.redis")
 _PUBLISH = load("publish.lua")
+_HANDOVER = load("handover.lua")
 _RETIRE = load("retire.lua")
 _REVOKE = load("revoke.lua")
 
@@ -35,8 +38,7 @@ class RedisBroker:
     Celery can be at the other end of a queue, or at the same one. As there, **smaller
     priorities are served first**.
 
-    :param url: ``redis://user:password@host:port/db``, ``rediss://`` for TLS,
-        ``redis+socket:///path?virtual_host=0``.
+    :param url: see :func:`chervil.drivers.redis.location.parse`.
     :param options: see :class:`chervil.drivers.redis.location.Location`.
     :raises ImproperlyConfigured: the URL or an option is wrong.
     """
@@ -52,6 +54,8 @@ class RedisBroker:
         self.results = result_prefix(self.location)
         #: Queues that this object has made known to the server.
         self._known: set[str] = set()
+        #: The server's settings were looked at.
+        self._warned = False
 
     # --- sending
 
@@ -79,18 +83,17 @@ class RedisBroker:
         unknown = {message.queue for message in messages} - self._known
         if unknown:
             self.declare([Queue(name) for name in unknown])
-        done = 0
-        for part in _parts(messages):
-            try:
-                self._store(part)
-            except OperationalError as exc:
-                if not done:
-                    raise
-                failed = tuple(message.id for message in messages[done:])
-                raise PublishError(
-                    f"{len(failed)} of {len(messages)} messages were not stored: {exc}", failed
-                ) from exc
-            done += len(part)
+        stored: set[int] = set()
+        try:
+            self._store(list(_parts(messages)), stored)
+        except OperationalError as exc:
+            if not stored:
+                raise
+            parts = enumerate(_parts(messages))
+            failed = tuple(m.id for number, part in parts if number not in stored for m in part)
+            raise PublishError(
+                f"{len(failed)} of {len(messages)} messages were not stored: {exc}", failed
+            ) from exc
 
     def _push(self, key: bytes, data: bytes) -> None:
         pool = self.pool
@@ -102,11 +105,32 @@ class RedisBroker:
         finally:
             pool.give(link)
 
-    def _store(self, messages: Sequence[Message]) -> None:
+    def _store(self, parts: Sequence[Sequence[Message]], stored: set[int]) -> None:
+        """Store parts, the next one being made while the server has the one before.
+
+        :param stored: takes the numbers of those that are known to be stored.
+        """
         now = clock.now()
-        count, arguments = groups(messages, self.names, now)
         with self.pool.link() as link:
-            link.script(_PUBLISH, (), self.names.prefix, repr(now), count, *arguments)
+            for number, part in enumerate(parts):
+                group = one_group(part, self.names, now)
+                packed = pack(("LPUSH", group[0], *group[1])) if group else b""
+                if link.owed:
+                    self._confirm(link, number - 1, stored)
+                if group:
+                    link.send(packed)
+                else:
+                    count, arguments = groups(part, self.names, now)
+                    link.script(_PUBLISH, (), self.names.prefix, repr(now), count, *arguments)
+                    stored.add(number)
+            if link.owed:
+                self._confirm(link, len(parts) - 1, stored)
+
+    def _confirm(self, link: Link, number: int, stored: set[int]) -> None:
+        answer = link.receive()
+        if isinstance(answer, Exception):
+            raise Refused(str(answer))
+        stored.add(number)
 
     # --- consuming
 
@@ -115,7 +139,28 @@ class RedisBroker:
         if not queues:
             raise ValueError("a consumer needs at least one queue")
         self.declare(queues)
+        self._warn_of_eviction()
         return RedisConsumer(self, queues, node, lease)
+
+    def _warn_of_eviction(self) -> None:
+        """Say it where the server may delete messages to make room."""
+        if self._warned:
+            return
+        self._warned = True
+        with self.pool.link() as link:
+            try:
+                text = link.call("INFO", "memory").decode()
+            except Refused:  # this user may not ask
+                return
+        info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and info.get("maxmemory", "0") != "0":
+            logger.warning(
+                "Redis at %s deletes keys when its memory is full (maxmemory-policy %s), which "
+                "can be queues with all their messages: set it to noeviction",
+                self.location.name,
+                policy,
+            )
 
     def recover(self, own: str) -> int:
         """Take back the claims of consumers that died, except of the one named ``own``."""
@@ -132,9 +177,25 @@ class RedisBroker:
             return found
 
     def dismiss(self, name: str, queues: Iterable[str]) -> None:
-        """End the lease of a consumer of these queues and give back what it holds, uncounted."""
+        """End the lease of a consumer of these queues and give back what it holds, uncounted.
+
+        Where workers of Celery stay behind alone, they get the delayed messages too.
+        """
         with self.pool.link() as link:
             self._retire(link, name, 0, *queues)
+            for queue in queues:
+                self._hand_over(link, queue)
+
+    def _hand_over(self, link: Link, queue: str) -> None:
+        staying = 0
+        while True:
+            answer = link.script(_HANDOVER, (), self.names.prefix, queue, staying, _AT_ONCE)
+            if answer is None:
+                return
+            looked_at, stay = answer
+            staying += stay
+            if looked_at < _AT_ONCE:
+                return
 
     def _retire(self, link: Link, name: str, died: int, *queues: str) -> int:
         now = repr(clock.now())

@@ -1,35 +1,38 @@
 """One connection to a Redis server, and the connections of a process.
 
 A thin layer over a socket and hiredis: every microsecond here is paid for each call.
-The protocol is RESP2, which all servers speak.
+The protocol is RESP2, except where a connection is told of things and answered on, too.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import hiredis
 
+from chervil.drivers.redis.dialing import dial
 from chervil.drivers.redis.location import Location
 from chervil.drivers.redis.scripts import Script
+from chervil.drivers.redis.sentinel import primaries
+from chervil.drivers.redis.trouble import CLUSTER, explain, is_passing, says
 from chervil.exceptions import ImproperlyConfigured, OperationalError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
 
 T = TypeVar("T")
 
 #: What a command consists of.
 Argument = bytes | str | int | float
-_pack: Callable[[Any], bytes] = hiredis.pack_command
+pack: Callable[[Any], bytes] = hiredis.pack_command
 
 _READ: Final = 65536
 _OLDEST: Final = (6, 2)
@@ -59,23 +62,54 @@ class Link:
 
     :param error: what is raised when the server cannot be reached or does not answer
         in time; the link is closed then.
+    :param protocol: the version of the protocol, 2 or 3.
     :raises OperationalError: (of that class) the server cannot be reached.
     :raises ImproperlyConfigured: it is of a kind that cannot be used.
     """
 
-    def __init__(self, location: Location, error: type[OperationalError]) -> None:
-        self.location = location
+    def __init__(
+        self, location: Location, error: type[OperationalError], protocol: int = 2
+    ) -> None:
         self._error = error
-        self.reader = hiredis.Reader(notEnoughData=_MORE)
+        self._protocol = protocol
         self.forks = _forks
         #: Answers that nobody has read yet.
         self.owed = 0
-        #: And before them those that nobody wants.
-        self._unwanted = 0
         #: The number of this connection at the server.
         self.number = 0
+        #: How often its pool had been closed when it was made.
+        self.closes = 0
+        self.open = False
+        self._connect(location)
+
+    # --- connecting
+
+    def _connect(self, location: Location) -> None:
+        """Connect to the server, or to whom Sentinels call the primary.
+
+        :raises OperationalError: nobody there can be used; it says why of each.
+        """
+        if not location.sentinels:
+            self._open(location)
+            return
+        troubles: list[str] = []
+        for primary in primaries(location, partial(_ask, self._error)):
+            if isinstance(primary, Location):
+                try:
+                    self._open(primary)
+                except OperationalError as exc:
+                    troubles.append(str(exc))
+                else:
+                    return
+            else:
+                troubles.append(str(primary))
+        raise self._error(f"no primary {location.master_name!r} to be found: {'; '.join(troubles)}")
+
+    def _open(self, location: Location) -> None:
+        self.location = location
+        self.reader = hiredis.Reader(notEnoughData=_MORE)
+        self.socket = dial(location, self._error)
         self.open = True
-        self.socket = self._connect()
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
         try:
@@ -84,81 +118,65 @@ class Link:
             self.close()
             raise
 
-    # --- connecting
-
-    def _connect(self) -> socket.socket:
-        location = self.location
-        try:
-            if location.path:
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                sock.settimeout(location.socket_connect_timeout)
-                try:
-                    sock.connect(location.path)
-                except BaseException:
-                    sock.close()
-                    raise
-            else:
-                sock = socket.create_connection(
-                    (location.host, location.port), location.socket_connect_timeout
-                )
-        except OSError as exc:
-            raise self._error(f"cannot reach Redis at {location.name}: {exc}") from exc
-        try:
-            if not location.path:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if location.socket_keepalive:
-                    _keep_alive(sock)
-            return self._secured(sock)
-        except BaseException:
-            sock.close()
-            raise
-
-    def _secured(self, sock: socket.socket) -> socket.socket:
-        location = self.location
-        if not location.tls:
-            # The kernel keeps the deadline: settimeout would poll before each call.
-            seconds = location.socket_timeout
-            limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
-            sock.settimeout(None)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            return sock
-        try:
-            secured = tls_context(location).wrap_socket(sock, server_hostname=location.host)
-        except OSError as exc:  # SSLError is one
-            raise self._error(
-                f"no TLS connection to Redis at {location.name}: {exc}; without TLS, its "
-                "scheme is redis://"
-            ) from exc
-        secured.settimeout(location.socket_timeout)
-        return secured
-
     def _greet(self) -> None:
         location = self.location
-        hello: list[Argument] = ["HELLO", 2]
+        hello: list[Argument] = ["HELLO", self._protocol]
         if location.password or location.username:
             hello += ["AUTH", location.username or "default", location.password]
-        commands: list[Sequence[Argument]] = [hello]
+        hello += ["SETNAME", location.client_name]
+        (answer,) = self.pipeline((hello,))
+        if isinstance(answer, Exception):
+            if says(str(answer), "ERR unknown command"):
+                raise self._too_old()
+            raise self.refused(answer)
+        if isinstance(answer, list):  # version 2 of the protocol has no maps
+            answer = dict(zip(answer[::2], answer[1::2], strict=False))
+        if not isinstance(answer, dict):
+            raise self.alien()
+        told = {_as_text(k): v for k, v in answer.items()}
+        self._inspect(_as_text(told.get("mode")), _as_text(told.get("version")))
+        if _as_text(told.get("role", "master")) != "master":
+            raise self.refused("READONLY it says that it is a replica")
+        self.number = int(told["id"])
         if location.db:
-            commands.append(("SELECT", location.db))
-        answers = self.pipeline(commands)
-        for answer in answers:
+            (answer,) = self.pipeline((("SELECT", location.db),))
             if isinstance(answer, Exception):
                 raise self.refused(answer)
-        fields = answers[0]
-        told = {_as_text(k): v for k, v in zip(fields[::2], fields[1::2], strict=False)}
-        mode, version = _as_text(told.get("mode")), _as_text(told.get("version"))
-        if mode != "standalone":
-            raise ImproperlyConfigured(
-                f"{location.name} is a {mode}; Sentinel and Cluster are not in this version of "
-                "Chervil: give the URL of one server"
-            )
+
+    def _inspect(self, mode: str, version: str) -> None:
+        """See that it is what it should be."""
+        location = self.location
+        if mode != ("sentinel" if location.is_sentinel else "standalone"):
+            name = location.name
+            if mode == "cluster":
+                text = f"Redis at {name} {CLUSTER}"
+            elif mode == "sentinel":
+                text = (
+                    f"{name} is a Sentinel: write sentinel://{location.host}:{location.port}/0, "
+                    "and its name of the primary into the transport option master_name"
+                )
+            else:
+                text = f"{name} is no Sentinel: write redis://{location.host}:{location.port}/0"
+            raise ImproperlyConfigured(text)
         digits = [int(part) for part in version.split(".")[:2] if part.isdigit()]
         if tuple(digits) < _OLDEST:
             raise ImproperlyConfigured(
                 f"{location.name} is Redis {version}; it must be 6.2 or newer, or Valkey"
             )
-        self.number = int(told["id"])
+
+    def _too_old(self) -> Exception:
+        """The error for a server without HELLO, which came with Redis 6.0."""
+        location = self.location
+        commands: list[Sequence[Argument]] = [("INFO", "server")]
+        if location.password:
+            commands.insert(0, ("AUTH", location.password))
+        answer = self.pipeline(commands)[-1]
+        found = re.search(r"^redis_version:(\S+)", _as_text(answer), re.MULTILINE)
+        version = found[1] if found else "of an unknown version"
+        return ImproperlyConfigured(
+            f"{location.name} is Redis {version} and does not know the command HELLO; it must be "
+            "6.2 or newer, or Valkey, and must not have that command renamed"
+        )
 
     # --- talking
 
@@ -167,7 +185,7 @@ class Link:
 
         :raises Refused: the server answered with an error.
         """
-        self.send(_pack(command))
+        self.send(pack(command))
         answer = self.receive()
         if isinstance(answer, Exception):
             raise Refused(str(answer))
@@ -175,7 +193,7 @@ class Link:
 
     def pipeline(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Several commands at once; errors are among the answers."""
-        packed = [_pack(tuple(command)) for command in commands]
+        packed = [pack(tuple(command)) for command in commands]
         if not packed:
             return []
         self.send(b"".join(packed), len(packed))
@@ -201,21 +219,8 @@ class Link:
             raise self.lost(exc) from exc
         self.owed += answers
 
-    def defer(self, *command: Argument) -> None:
-        """Send a command whose answer nobody wants."""
-        self.send(_pack(command), 0)
-        self._unwanted += 1
-
     def receive(self) -> Any:
         """The next answer; an error is returned, not raised."""
-        while self._unwanted:  # these came before
-            self._unwanted -= 1
-            self._receive()
-        answer = self._receive()
-        self.owed -= 1
-        return answer
-
-    def _receive(self) -> Any:
         reader = self.reader
         answer = reader.gets()
         while answer is _MORE:
@@ -226,7 +231,11 @@ class Link:
             if not data:
                 raise self.lost(None)
             reader.feed(data)
-            answer = reader.gets()
+            try:
+                answer = reader.gets()
+            except hiredis.ProtocolError:
+                raise self.alien() from None
+        self.owed -= 1
         return answer
 
     def arrived(self) -> Iterator[Any]:
@@ -258,14 +267,33 @@ class Link:
         return self._error(f"lost the connection to Redis at {name}: {exc}")
 
     def refused(self, answer: object) -> OperationalError:
-        """The error for what the server refused."""
-        return self._error(f"Redis at {self.location.name} {_explain(str(answer))}")
+        """The error for what the server refused; if another one may not, it is closed."""
+        text = str(answer)
+        if is_passing(text):
+            self.close()
+        return self._error(f"Redis at {self.location.name} {explain(text)}")
+
+    def alien(self) -> OperationalError:
+        """The error for what cannot be an answer of Redis; the link is closed."""
+        self.close()
+        return self._error(f"what answers at {self.location.name} is no Redis server")
 
     def is_usable(self) -> bool:
         """Whether it can be used for a new command, as far as is known here."""
         if self.forks != _forks or not self.open or self.owed:
             return False
         return not self._poll.poll(0)  # it would be the end, or an answer to nobody
+
+    def has_ended(self) -> bool:
+        """Whether the server is known to have hung up, while no answers are on their way."""
+        return not self.owed and bool(self._poll.poll(0))
+
+    def hang_up(self) -> None:
+        """End the connection; whoever reads it finds out. From any thread."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it has ended
+            pass
 
     def close(self) -> None:
         """Close it; doing it again changes nothing."""
@@ -274,66 +302,19 @@ class Link:
             self.socket.close()
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def tls_context(location: Location) -> ssl.SSLContext:
-    """How to speak TLS there.
-
-    :raises ImproperlyConfigured: a certificate or key cannot be read.
-    """
-    import ssl
-
+def _ask(error: type[OperationalError], location: Location, command: Sequence[str]) -> Any:
+    """Connect to a Sentinel and have it answer one command."""
+    link = Link(location, error)
     try:
-        context = ssl.create_default_context(cafile=location.ssl_ca_certs or None)
-        if location.ssl_certfile:
-            context.load_cert_chain(location.ssl_certfile, location.ssl_keyfile or None)
-    except OSError as exc:
-        raise ImproperlyConfigured(
-            f"{location.name}: cannot read a certificate or key (ssl_ca_certs, ssl_certfile, "
-            f"ssl_keyfile): {exc}"
-        ) from exc
-    context.check_hostname = location.ssl_check_hostname and location.ssl_cert_reqs != "none"
-    context.verify_mode = ssl.VerifyMode[f"CERT_{location.ssl_cert_reqs.upper()}"]
-    return context
+        return link.call(*command)
+    except Refused as exc:
+        raise link.refused(exc) from None
+    finally:
+        link.close()
 
 
 def _as_text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-#: How answers begin, and what they mean for who reads the log.
-_MEANINGS: Final = (
-    ("WRONGPASS", "refused the user name or password of the URL"),
-    ("NOAUTH", "wants a password: redis://user:password@host:port/db"),
-    ("NOPERM", "does not let this user do that: see its ACL"),
-    ("ERR The user executing the script", "does not let this user do that: see its ACL"),
-    ("OOM", "is out of memory (maxmemory), nothing was stored: raise it, or delete what is old"),
-    ("READONLY", "is a read-only replica: give the URL of the primary"),
-    ("MISCONF", "cannot save to its disk and takes no writes: see its log"),
-    ("LOADING", "is still loading its data"),
-    ("BUSY", "is busy with a script"),
-    ("MASTERDOWN", "is a replica that lost its primary"),
-    ("NOREPLICAS", "has too few replicas to take writes (min-replicas-to-write)"),
-    ("MOVED", "is part of a Cluster, which is not in this version of Chervil"),
-    ("CROSSSLOT", "is part of a Cluster, which is not in this version of Chervil"),
-    ("CLUSTERDOWN", "is part of a Cluster, which is not in this version of Chervil"),
-    ("WRONGTYPE", "has something of another type under a key that is ours"),
-    ("ERR unknown command", "lacks a command; it must be 6.2 or newer"),
-    ("ERR DB index", "has no database of that number"),
-)
-
-
-def _explain(answer: str) -> str:
-    for start, meaning in _MEANINGS:
-        # Errors of commands inside a script are told behind words of their own.
-        if answer.startswith(start) or f" -{start} " in answer:
-            return f"{meaning} ({answer})"
-    return f"refused a command: {answer}"
 
 
 class Pool:
@@ -343,6 +324,8 @@ class Pool:
         self.location = location
         self._error = error
         self._idle: deque[Link] = deque()
+        #: What was taken before a close is not kept when it is given back after it.
+        self._closes = 0
 
     def take(self) -> Link:
         """A connection that is nobody else's until it is given back.
@@ -353,14 +336,18 @@ class Pool:
             try:
                 link = self._idle.pop()
             except IndexError:
-                return Link(self.location, self._error)
+                closes = self._closes
+                link = Link(self.location, self._error)
+                link.closes = closes
+                return link
             if link.is_usable():
                 return link
             link.close()
 
     def give(self, link: Link) -> None:
         """Take it back."""
-        if not link.open or link.owed or len(self._idle) >= _KEPT:
+        stale = link.closes != self._closes
+        if not link.open or link.owed or stale or len(self._idle) >= _KEPT:
             link.close()
             return
         self._idle.append(link)
@@ -388,6 +375,7 @@ class Pool:
             return work(link)
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle now, and what is in use when it is given back."""
+        self._closes += 1
         while self._idle:
             self._idle.pop().close()

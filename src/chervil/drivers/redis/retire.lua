@@ -14,6 +14,8 @@ elseif died and redis.call('EXISTS', lease) == 1 then
   return 0
 end
 
+-- The first write must be one that a server without memory carries out; then all are.
+redis.call('DEL', lease)
 local held = redis.call('HGETALL', claims)
 local found = {}
 for place = 1, #held, 2 do
@@ -26,7 +28,7 @@ table.sort(found, function(left, right) return left[1] > right[1] end)
 for _, claim in ipairs(found) do
   redis.call('RPUSH', claim[2], claim[3])
 end
-redis.call('DEL', claims, lease)
+redis.call('DEL', claims)
 redis.call('HDEL', consumers, consumer)
 for place = 5, #ARGV do
   redis.call('HSET', P .. '_chervil.queues', ARGV[place], 0)

@@ -8,6 +8,7 @@ It tells once, on a connection of its own that is only read: so an idle consumer
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import ssl
@@ -15,12 +16,14 @@ import sys
 from typing import Any
 
 from chervil.drivers.redis.link import Link, Refused
-from chervil.drivers.redis.location import Location
 from chervil.exceptions import BrokerUnavailable
 
+logger = logging.getLogger("chervil.redis")
 #: The channel of what tracking tells, for connections that speak RESP2.
 _CHANNEL = "__redis__:invalidate"
 _READ = 65536
+#: What :meth:`Ear.drain` returns for a connection that was lost.
+GONE = b"gone"
 
 
 class Ear:
@@ -50,18 +53,24 @@ class Ear:
             event = select.kevent(descriptor, select.KQ_FILTER_READ, select.KQ_EV_ADD)
             self._set.control([event], 0)
 
-    def listen(self, location: Location, main: Link) -> bool:
+    def listen(self, main: Link) -> bool:
         """Have the server tell of what ``main`` looks at; False when it cannot.
 
         :raises BrokerUnavailable: the server cannot be reached.
         """
-        self._deafen()
-        link = Link(location, BrokerUnavailable)
+        self.hang_up()
+        link = Link(main.location, BrokerUnavailable)  # the same server, whoever is primary now
         try:
             link.call("SUBSCRIBE", _CHANNEL)
             main.call("CLIENT", "TRACKING", "ON", "REDIRECT", link.number, "NOLOOP")
-        except Refused:
+        except Refused as exc:
             link.close()
+            logger.warning(
+                "Redis at %s does not tell of new messages, so this node asks for them twice a "
+                "second: %s",
+                main.location.name,
+                exc,
+            )
             return False
         except BaseException:
             link.close()
@@ -76,12 +85,12 @@ class Ear:
         """Whether the connection stands, as far as is known here."""
         return self._link is not None
 
-    def drain(self) -> bool:
-        """Read what there is; True when the server told something, or is gone."""
+    def drain(self) -> bytes:
+        """Read what there is; what the server told, unread, or ``GONE`` when it is gone."""
         link = self._link
         if link is None:
-            return False
-        heard = False
+            return b""
+        heard = b""
         while True:
             try:
                 data = link.socket.recv(_READ)
@@ -90,11 +99,11 @@ class Ear:
             except OSError:
                 data = b""
             if not data:
-                self._deafen()
-                return True
-            heard = True
+                self.hang_up()
+                return GONE
+            heard += data
             if len(data) < _READ and not link.location.tls:
-                return True  # there is no more
+                return heard  # there is no more
 
     def unring(self) -> bool:
         """Forget calls of :meth:`ring`; True when there was one."""
@@ -112,14 +121,24 @@ class Ear:
         except OSError:  # it has rung often enough, or is closed
             pass
 
-    def _deafen(self) -> None:
+    def hears(self, timeout: float) -> bool:
+        """Whether the server tells something within that many seconds."""
+        link = self._link
+        if link is None:
+            return False
+        poll = select.poll()
+        poll.register(link.socket, select.POLLIN)
+        return bool(poll.poll(timeout * 1000)) and bool(self.drain())
+
+    def hang_up(self) -> None:
+        """Close the connection; :meth:`listen` makes a new one."""
         link, self._link = self._link, None
         if link is not None:
             link.close()  # which takes it out of the set
 
     def close(self) -> None:
         """Close all; doing it again changes nothing."""
-        self._deafen()
+        self.hang_up()
         self._set.close()
         self._bell.close()
         self._clapper.close()

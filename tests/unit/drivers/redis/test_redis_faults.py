@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from chervil.drivers.contracts import Action, Broker, Depth, Queue, Settlement
-from chervil.drivers.redis.broker import RedisBroker
+from chervil.drivers.contracts import Action, Depth, Queue, Settlement
 from chervil.drivers.redis.results import RedisResults
-from chervil.drivers.registry import open_broker, open_results
+from chervil.drivers.registry import open_results
 from chervil.exceptions import (
     BackendError,
     BrokerUnavailable,
@@ -23,49 +21,10 @@ from chervil.exceptions import (
 from chervil.ids import new_id
 from chervil.testing.harness import claim, id_of, ids_of, is_readable, make_message, wait_for
 from chervil.wire.message import Outcome
-from tests.unit.drivers.redis.servers import Proxy, Server
+from tests.unit.drivers.redis.servers import Opened, Proxy, Serve
 
 pytestmark = pytest.mark.requires_server("redis")
 
-Serve = Callable[..., Server]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    servers: list[Server] = []
-
-    def start(*options: str) -> Server:
-        servers.append(Server(tmp_path, *options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def proxy(serve: Serve) -> Iterator[Proxy]:
-    proxy = Proxy(serve())
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., RedisBroker]]:
-    brokers: list[Broker] = []
-
-    def make(url: str, **options: object) -> RedisBroker:
-        broker = open_broker(url, options)
-        brokers.append(broker)
-        assert isinstance(broker, RedisBroker)
-        return broker
-
-    yield make
-    for broker in brokers:
-        broker.close()
-
-
-Opened = Callable[..., RedisBroker]
 QUEUE = [Queue("q")]
 
 
@@ -265,53 +224,34 @@ def test_servers_that_are_not_there(tmp_path: Path, opened: Opened) -> None:
             store.listener("me")
 
 
-def test_databases_that_are_not_there(serve: Serve, opened: Opened) -> None:
-    with pytest.raises(BrokerUnavailable, match="no database of that number"):
-        opened(serve().url + "?db=99").publish([make_message("q")])
-
-
-def test_a_full_server_loses_nothing(serve: Serve, opened: Opened) -> None:
+def test_a_full_server_loses_nothing_and_lets_nodes_make_room(serve: Serve, opened: Opened) -> None:
     server = serve()
     broker = opened(server.url)
-    messages = [make_message("q") for _ in range(4)]
+    messages = [make_message("q") for _ in range(8)]
     broker.publish(messages)
     consumer = broker.consumer(QUEUE, "n")
-    one, two = claim(consumer, 2)
+    found = claim(consumer, 2)
     server.call("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(BrokerUnavailable, match="out of memory"):
         broker.publish([make_message("q")])
+    found += claim(consumer, 4)
+    one, two, three, four, five, _ = found
     outcome = Outcome(id_of(one), "SUCCESS", b'{"status":"SUCCESS"}')
-    for settlements in (
-        [],
-        [Settlement(one, outcome=outcome)],
-        [Settlement(one, publish=[make_message("q")])],
-        [Settlement(one, Action.REQUEUE)],
-        [Settlement(one, Action.DEAD)],
-        [Settlement(one, Action.DEFER, until=time.time() + 60)],
+    for settlement in (
+        Settlement(one, outcome=outcome),
+        Settlement(two, publish=[make_message("q")]),
+        Settlement(three, Action.REQUEUE),
+        Settlement(four, Action.DEAD),
+        Settlement(five, Action.DEFER, until=time.time() + 60),
     ):
-        with pytest.raises(BrokerUnavailable, match="out of memory"):
-            consumer.exchange(settlements, 10)
-    server.call("CONFIG", "SET", "maxmemory", "0")
+        consumer.exchange([settlement], 0)
     depth = broker.depths(["q"])["q"]
-    assert (depth.ready, depth.claimed, depth.dead, depth.delayed) == (2, 2, 0, 0)
-    rest = claim(consumer, 2)
-    assert ids_of([one, two, *rest]) == [message.id for message in messages]
-    consumer.exchange([Settlement(one, outcome=outcome)], 0)
+    assert (depth.ready, depth.claimed, depth.dead, depth.delayed) == (4, 1, 1, 1)
+    assert server.call("GET", f"celery-task-meta-{id_of(one)}") == outcome.payload
+    assert ids_of(found) == [message.id for message in messages[:6]]
     consumer.close()
-
-
-def test_replicas_are_told_from_primaries(serve: Serve, opened: Opened) -> None:
-    server = serve()
-    server.call("REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(BrokerUnavailable, match="read-only replica"):
-        opened(server.url).publish([make_message("q")])
-
-
-def test_clusters_are_refused(serve: Serve, opened: Opened) -> None:
-    # A member of a cluster has no Unix socket only, but it says what it is on any.
-    server = serve("--cluster-enabled", "yes", "--port", "0")
-    with pytest.raises(ImproperlyConfigured, match="is a cluster"):
-        opened(server.url).publish([make_message("q")])
+    depth = broker.depths(["q"])["q"]
+    assert (depth.ready, depth.claimed) == (5, 0)
 
 
 def test_without_tracking_it_looks_twice_a_second(serve: Serve, opened: Opened) -> None:

@@ -74,7 +74,7 @@ def test_options() -> None:
         ("redis://h", {"global_keyprefix": "\ud800"}, "surrogates"),
         ("redis://h", {"socket_keepalive": "maybe"}, "neither true nor false"),
         ("redis://h", {"ssl_cert_reqs": "some"}, "none of required"),
-        ("redis://h", {"master_name": "mymaster"}, "Sentinel"),
+        ("redis://h", {"master_name": "mymaster"}, "sentinel://"),
     ],
 )
 def test_mistakes(url: str, options: dict[str, Any], text: str) -> None:
