@@ -94,6 +94,7 @@ class Hub:
         #: What other threads ask this one to do between two steps.
         self.requests: deque[Callable[[], None]] = deque()
         self.steering = Steering(flights, fleet, admission, appetite, self._end_revoked)
+        self.dead_letters = settling.dead_letters
         self.stopping = RUN
         #: Monotonic seconds at which the loop came round last.
         self.beat = monotonic()
@@ -148,6 +149,7 @@ class Hub:
             if not self._shared:
                 self._settlements = self._put_first(self._settlements)
             self._consumer.exchange(self._settlements, 0)
+            self._settling.stored(self._settlements)
         except OperationalError as exc:
             logger.warning("What had ended last runs again, as it could not be stored: %s", exc)
 
@@ -176,6 +178,7 @@ class Hub:
             self._failed(exc)
             return
         self._settlements = []
+        self._settling.stored(settlements)
         acknowledged, self._early = self._early, []
         if self._retry_at:
             self._recovered()
