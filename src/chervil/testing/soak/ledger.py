@@ -16,6 +16,8 @@ import msgspec
 
 #: The environment variable that names the directory.
 DIRECTORY = "CHERVIL_SOAK_DIRECTORY"
+#: The fault that alone has nothing run again; it delays what other faults may hit.
+STOP_EXECUTOR = "stop executor"
 
 
 class Entry(msgspec.Struct, array_like=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from statistics import median
 import msgspec
 
 from chervil import states
-from chervil.testing.soak.ledger import Entry
+from chervil.testing.soak.ledger import STOP_EXECUTOR, Entry
 
 #: Seconds for which a task that has ended may be on its way to the broker: a process
 #: that is killed in that time takes the news of it along.
@@ -126,6 +126,8 @@ class Judge:
         self._followers: dict[str, tuple[str, ...]] = {}
         self._runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
         self._faults: list[Entry] = []
+        #: Stopped executors, which could not hand in what had ended.
+        self._stops: list[Entry] = []
         self._late: list[str] = []
         self._failed = 0
         for entry in entries:
@@ -155,6 +157,8 @@ class Judge:
             case "dying":
                 entry.others, entry.name = (str(entry.pid),), "of itself"
                 self._faults.append(entry)
+            case "fault" if entry.name == STOP_EXECUTOR:
+                self._stops.append(entry)
             case "fault":
                 self._faults.append(entry)
 
@@ -241,10 +245,18 @@ class Judge:
             # A node that goes on finds on its run queue what others have by then.
             slack = SETTLING_SECONDS if fault.until > fault.at + _DYING_SECONDS else _DYING_SECONDS
             until = max(fault.until, fault.at) + slack
-            in_time = run.begun <= until and fault.at <= run.ended + SETTLING_SECONDS
+            in_time = run.begun <= until and fault.at <= self._settled_by(run)
             if hit and in_time and fault.at <= following.begun:
                 return fault
         return None
+
+    def _settled_by(self, run: Run) -> float:
+        """When the broker must have heard of the end of a run."""
+        until = run.ended + SETTLING_SECONDS
+        for stop in sorted(self._stops, key=lambda stop: stop.at):
+            if str(run.pid) in stop.others and stop.at <= until and stop.until > run.ended:
+                until = max(until, stop.until + SETTLING_SECONDS)
+        return until
 
 
 def _any_ended(runs: list[Run]) -> bool:
