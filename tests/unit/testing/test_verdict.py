@@ -100,6 +100,20 @@ def test_sent_again_after_a_cut() -> None:
     assert (verdict.sent_twice, verdict.causeless) == (1, [])
 
 
+def test_what_follows_one_that_was_sent_again() -> None:
+    def follow(begun: float, pid: int) -> list[Entry]:
+        return [
+            Entry("begin", begun, "2", "soak.quick", pid=pid, node="n0@soak"),
+            Entry("end", begun + 0.1, "2", "soak.quick", pid=pid, node="n0@soak"),
+        ]
+
+    runs = [*run(1.0, 1.1), *run(1.2, 1.3, pid=8), *follow(2.0, 7), *follow(2.2, 8)]
+    results = {"1": "SUCCESS", "2": "SUCCESS"}
+    entries = [*sent("quick", "2"), *runs]
+    assert judge(*entries, results=results, breaks={"client0": [0.05]}).failures() == []
+    assert judge(*entries, results=results).causeless == ["1", "2"]
+
+
 def test_the_ledger_is_read_in_the_order_of_time(tmp_path: Any) -> None:
     ledger = Ledger(str(tmp_path))
     for name in ("a", "b", "c"):

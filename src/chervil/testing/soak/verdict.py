@@ -124,6 +124,7 @@ class Judge:
         self._names: dict[str, str] = {}
         self._sent: dict[str, tuple[str, ...]] = {}
         self._followers: dict[str, tuple[str, ...]] = {}
+        self._leaders: dict[str, str] = {}
         self._runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
         self._faults: list[Entry] = []
         #: Stopped executors, which could not hand in what had ended.
@@ -140,6 +141,7 @@ class Judge:
                 self._names[entry.task_id] = entry.name
                 self._begun[entry.task_id] = entry.at, entry.node
                 self._followers[entry.task_id] = entry.others
+                self._leaders.update(dict.fromkeys(entry.others, entry.task_id))
             case "sent":
                 self._sent[entry.task_id] = entry.others
                 self._done[entry.task_id] = entry.at
@@ -227,7 +229,9 @@ class Judge:
                     verdict.margins.append(cause.at - run.ended)
 
     def _was_sent_twice(self, task_id: str) -> bool:
-        """Whether the answer to its sender was cut off, so that it was sent again."""
+        """Whether the answer to its sender was cut off, so that it was sent again, and so
+        was what follows it."""
+        task_id = self._leaders.get(task_id, task_id)
         begun, client = self._begun.get(task_id, (0.0, ""))
         done = self._done.get(task_id, float("inf"))
         cuts = any(begun <= at <= done for at in self._breaks.get(client, ()))
