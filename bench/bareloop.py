@@ -1,4 +1,4 @@
-"""The smallest honest loop over Chervil's SQLite storage and codec.
+"""The smallest honest loop over Chervil's storage and codec.
 
 Claim up to 100 messages, decode head and body, call the function, encode the
 outcome, write outcomes and acknowledgements in one transaction; again. One
@@ -39,10 +39,11 @@ def fill(broker: Broker, count: int) -> None:
     body = celery_v2.encode_body((), {}, None)
     broker.declare([QUEUE])
     for start in range(0, count, 1000):
-        broker.publish([_message(body) for _ in range(min(1000, count - start))])
+        broker.publish([message(body) for _ in range(min(1000, count - start))])
 
 
-def _message(body: celery_v2.Body) -> Message:
+def message(body: celery_v2.Body) -> Message:
+    """One call of the no-op task."""
     task_id = str(uuid.uuid4())
     headers = {
         "lang": "py", "task": "bench.noop", "id": task_id, "shadow": None, "eta": None,
@@ -65,7 +66,7 @@ def _message(body: celery_v2.Body) -> Message:
 def loop(broker: Broker, store: ResultStore, count: int) -> list[tuple[float, int]]:
     """Run everything that is in the queue; (time, tasks settled) after each batch."""
     if not broker.shares(store):
-        raise SystemExit("broker and results are not in one file")
+        raise SystemExit("broker and results are not in one place")
     accept = serializers.accept_types(["json"])
     consumer = broker.consumer([QUEUE], "bare@loop", lease=60.0)
     settlements: list[Settlement] = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ class Setup(msgspec.Struct, frozen=True):
     tasks: int
     rounds: int
     sends: int
+    #: Makes ready for the next measurement what is not in its directory.
+    prepare: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def place(self, session: Session) -> Iterator[Path]:
+        """The directory of one measurement."""
+        self.prepare()
+        with workdir(session.directory) as directory:
+            yield directory
 
     def client(self, directory: Path, action: str, count: int, timeout: float = 60) -> Any:
         """Do something in a client process; what it printed."""
@@ -77,7 +87,7 @@ def throughput(session: Session, measure: Measure, setup: Setup, pool: str, slot
     total = setup.scaled(setup.tasks, session)
 
     def once() -> None:
-        with workdir(session.directory) as directory:
+        with setup.place(session) as directory:
             setup.client(directory, "fill", total)
             count = setup.counter(directory)
             with setup.worker(directory, pool, slots) as worker:
@@ -92,7 +102,7 @@ def latency(session: Session, median: Measure, p99: Measure, setup: Setup) -> No
     rounds = setup.scaled(setup.rounds, session)
 
     def once() -> None:
-        with workdir(session.directory) as directory:
+        with setup.place(session) as directory:
             with setup.worker(directory, "prefork", 2) as worker:
                 found = setup.client(directory, "latency", rounds)
                 worker.check()
@@ -107,7 +117,7 @@ def sends(session: Session, measure: Measure, setup: Setup, action: str, count: 
     count = setup.scaled(count, session)
 
     def once() -> None:
-        with workdir(session.directory) as directory:
+        with setup.place(session) as directory:
             found = setup.client(directory, action, count)
             measure.add(setup.system, found["rate"], f"{count:,} sends")
 
@@ -118,7 +128,7 @@ def first_task(session: Session, measure: Measure, setup: Setup) -> None:
     """From starting the worker's process to the first task's first line."""
 
     def once() -> None:
-        with workdir(session.directory) as directory:
+        with setup.place(session) as directory:
             stamp = directory / "stamp"
             setup.client(directory, "stamp", 1)
             with setup.worker(directory, "prefork", 2, BENCH_STAMP=str(stamp)) as worker:
@@ -134,7 +144,7 @@ def idle(session: Session, memory: Measure, cpu: Measure, setup: Setup) -> None:
 
     def once() -> None:
         with (
-            workdir(session.directory) as directory,
+            setup.place(session) as directory,
             setup.worker(directory, "prefork", 2) as worker,
         ):
             setup.client(directory, "latency", 20)
@@ -153,7 +163,7 @@ def frames(session: Session, every: Measure, each: Measure, setup: Setup) -> Non
     """Frames of the system's own below a task's function."""
 
     def once() -> None:
-        with workdir(session.directory) as directory:
+        with setup.place(session) as directory:
             with setup.worker(directory, "prefork", 1):
                 found = setup.client(directory, "frames", 5)
             every.add(setup.system, found["all"])

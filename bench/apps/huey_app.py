@@ -1,12 +1,13 @@
-"""Huey's tasks. As it comes, SQLite waits for the disk at each commit
-(``synchronous=FULL``); ``BENCH_SYNCHRONOUS`` sets another level."""
+"""Huey's tasks. On Redis its workers block until there is a task, and clients until there is a
+result. On SQLite it waits for the disk at each commit as it comes (``synchronous=FULL``);
+``BENCH_SYNCHRONOUS`` sets another level."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 
-from huey import Huey
+from huey import Huey, RedisHuey
 from huey.storage import SqliteStorage
 
 from bench.apps import body
@@ -22,7 +23,14 @@ class Storage(SqliteStorage):
         return connection
 
 
-huey = Huey("bench", storage_class=Storage, filename=os.environ["BENCH_BROKER"])
+def _open(broker: str) -> Huey:
+    results = "BENCH_IGNORE" not in os.environ
+    if broker.startswith("redis:"):
+        return RedisHuey("bench", url=broker, results=results, notify_result=results)
+    return Huey("bench", storage_class=Storage, filename=broker, results=results)
+
+
+huey = _open(os.environ["BENCH_BROKER"])
 
 
 @huey.task()

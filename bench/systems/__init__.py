@@ -17,6 +17,7 @@ SYSTEMS = {
     "Huey": "bench.systems.huey",
     # With the durability that Chervil has by default instead of its own.
     "Huey tuned": "bench.systems.huey",
+    "Dramatiq": "bench.systems.dramatiq",
     "Celery": "bench.systems.celery",
 }
 

@@ -5,9 +5,11 @@ Rules:
 * An id is watched before the store is read for it, so that nothing falls in
   between; whoever waits also reads the store again every ``RECHECK`` seconds,
   so that a lost notification costs time and never hangs.
-* A thread that waits does its own reading; coroutines leave all reading to the
-  listener thread, which serves those that came meanwhile in one batch and wakes
-  each event loop once a batch.
+* One thread reads at a time, for all. Coroutines leave that to the listener thread,
+  which serves those that came meanwhile in one batch and wakes each event loop once a
+  batch. A thread that waits reads by itself while nobody else does, so that its answer
+  need not be handed from one thread to another; once that happened the listener thread
+  stands aside until it is called.
 * After a fork the child starts anew with nothing (see ``reset``).
 """
 
@@ -22,6 +24,16 @@ from typing import TYPE_CHECKING
 
 from chervil.exceptions import BackendError
 from chervil.states import READY_STATES
+from chervil.waiters import (
+    Awaiting,
+    Batches,
+    Blocked,
+    Waiter,
+    hand_over,
+    read_stored,
+    take_news,
+    told,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,69 +52,8 @@ HEARD = 1000
 GIVE_UP = 30.0
 #: Seconds that the thread sleeps in one go while nobody waits.
 IDLE = 60.0
-
-
-class Blocked:
-    """A thread that waits for one task."""
-
-    __slots__ = ("lock", "news")
-
-    def __init__(self) -> None:
-        self.lock = allocate_lock()
-        self.lock.acquire()
-        self.news: deque[Outcome | BaseException] = deque()
-
-    def tell(self, news: Outcome | BaseException) -> None:
-        self.news.append(news)
-        if self.lock.locked():
-            try:
-                self.lock.release()
-            except RuntimeError:  # another thread told it something in this moment
-                pass
-
-
-class Awaiting:
-    """A coroutine that waits for one task."""
-
-    __slots__ = ("future", "loop", "on_news", "sent_here", "task_id")
-
-    def __init__(
-        self,
-        task_id: str,
-        sent_here: bool,
-        future: asyncio.Future[Outcome],
-        on_news: Callable[[Outcome], object] | None,
-    ) -> None:
-        self.task_id = task_id
-        self.sent_here = sent_here
-        self.future = future
-        self.loop = future.get_loop()
-        self.on_news = on_news
-
-    def settle(self, news: Outcome | BaseException) -> None:
-        """On the event loop: hand over."""
-        if self.future.done():
-            return
-        if isinstance(news, BaseException):
-            self.future.set_exception(news)
-            return
-        try:
-            if self.on_news is not None:
-                self.on_news(news)
-        except Exception as exc:
-            self.future.set_exception(exc)
-            return
-        if news.status in READY_STATES:
-            self.future.set_result(news)
-
-
-_Waiter = Blocked | Awaiting
-_Batches = dict["asyncio.AbstractEventLoop", list[tuple[Awaiting, "Outcome | BaseException"]]]
-
-
-def _settle_all(batch: Iterable[tuple[Awaiting, Outcome | BaseException]]) -> None:
-    for waiter, news in batch:
-        waiter.settle(news)
+#: Seconds after which the listener thread reads again if no thread has read since.
+ASIDE = 1.0
 
 
 class Waits:
@@ -120,13 +71,23 @@ class Waits:
     def reset(self) -> None:
         """Forget everything, as is right in the child after a fork."""
         self._lock = threading.Lock()
-        self._waiters: dict[str, list[_Waiter]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
         self._inbox: deque[Awaiting] = deque()
         #: What ended while nobody waited for it, but somebody may soon: the last ones.
         self._heard: dict[str, Outcome] = {}
+        #: Of what was too much to be kept, the largest id: the last one, if ids are ours.
+        self._dropped = ""
         #: The thread was woken and has not looked into the inbox since.
         self._woken = False
         self._listener: Listener | None = None
+        #: Held by the thread that reads.
+        self._reading = allocate_lock()
+        #: A thread wanted to read while the listener thread did.
+        self._displaced = False
+        #: How often threads that wait have read by themselves.
+        self._own_reads = 0
+        #: Calls the listener thread back.
+        self._call = threading.Event()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._failing_since: float | None = None
@@ -150,35 +111,74 @@ class Waits:
         """
         heard = self._heard.pop(task_id, None)
         if heard is not None:
-            return _told(heard, on_news)
+            return told(heard, on_news)
         deadline = None if timeout is None else time.monotonic() + timeout
         store, wanted = self._store(), (task_id,)
-        if not sent_here:  # watching costs the store something, and it may be there
+        # Watching costs the store something, and it may be there.
+        if not sent_here or task_id <= self._dropped:
             outcome = store.get(wanted).get(task_id)
             if outcome is not None and outcome.status in READY_STATES:
-                return _told(outcome, on_news)
-        waiter = Blocked()
+                return told(outcome, on_news)
+        waiter = Blocked(task_id)
         listener = self._add(task_id, waiter)
         try:
-            listener.watch(wanted, sent_here)
-            outcome = _read(store, task_id)
+            outcome = None
+            if not listener.watch(wanted, sent_here):
+                outcome = read_stored(store, task_id)
             while True:
-                if outcome is not None and _told(outcome, on_news).status in READY_STATES:
+                if outcome is not None and told(outcome, on_news).status in READY_STATES:
                     return outcome
                 left = RECHECK if deadline is None else min(RECHECK, deadline - time.monotonic())
-                if left > 0 and waiter.lock.acquire(timeout=left):
-                    outcome = _take(waiter, on_news)
+                if left > 0 and self._read_for(waiter, left):
+                    outcome = take_news(waiter, on_news)
                     continue
                 over = deadline is not None and time.monotonic() >= deadline
-                outcome = _read(store, task_id, last=over)
+                outcome = read_stored(store, task_id, last=over)
                 if over:
                     if outcome is not None and outcome.status in READY_STATES:
-                        return _told(outcome, on_news)
+                        return told(outcome, on_news)
                     return None
                 if on_interval is not None:
                     on_interval()
         finally:
             self._remove(task_id, waiter)
+
+    def _read_for(self, waiter: Blocked, timeout: float) -> bool:
+        """Wait for news of one waiter, by reading for all if nobody else does.
+
+        True when there is some.
+        """
+        deadline = time.monotonic() + timeout
+        if not self._reading.acquire(False):
+            self._displaced = True
+            return waiter.lock.acquire(timeout=timeout)
+        try:
+            while not waiter.news and not self._inbox and self._listener is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._own_reads += 1
+                self._dispatch(self._listener.wait(left))
+        except Exception:
+            pass  # the listener thread meets it as well, and takes care of it
+        finally:
+            self._reading.release()
+            # Whoever began to wait before this found somebody reading and relies on that.
+            if self._inbox or self._others_wait(waiter):
+                self._call.set()
+        if waiter.news:
+            waiter.lock.acquire(False)
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        self._call.set()
+        return waiter.lock.acquire(timeout=left)
+
+    def _others_wait(self, waiter: Blocked) -> bool:
+        with self._lock:
+            alone = self._waiters.get(waiter.task_id) == [waiter]
+            return len(self._waiters) > alone
 
     def _add(self, task_id: str, waiter: Blocked) -> Listener:
         with self._lock:
@@ -186,7 +186,7 @@ class Waits:
             self._waiters.setdefault(task_id, []).append(waiter)
             return listener
 
-    def _remove(self, task_id: str, waiter: _Waiter) -> None:
+    def _remove(self, task_id: str, waiter: Waiter) -> None:
         with self._lock:
             waiters = self._waiters.get(task_id)
             if waiters is None or waiter not in waiters:
@@ -216,6 +216,7 @@ class Waits:
             asleep, self._woken = not self._woken, True
         if asleep:
             listener.wake()
+            self._call.set()
         return waiter
 
     def cancel(self, waiter: Awaiting) -> None:
@@ -242,12 +243,10 @@ class Waits:
                 listener = self._listener
                 if listener is None:
                     listener = self._listen_again()
-                busy = self._waiters or self._inbox
-                news = listener.wait(RECHECK if busy else IDLE) if not self._inbox else ()
+                if not self._inbox:
+                    self._read(listener)
                 if stop.is_set():
                     return
-                if news:
-                    self._dispatch(news)
                 while self._inbox:
                     self._dispatch(self._admit(listener))
                 now = time.monotonic()
@@ -255,9 +254,29 @@ class Waits:
                     recheck_at = now + RECHECK
                     self._dispatch(self._look_again())
                 self._failing_since = None
+                if self._displaced:
+                    self._stand_aside(stop)
             except Exception as exc:
                 if not stop.is_set():
                     self._failed(exc, stop)
+
+    def _read(self, listener: Listener) -> None:
+        with self._reading:
+            news = listener.wait(RECHECK if self._waiters or self._inbox else IDLE)
+            if news:
+                self._dispatch(news)
+
+    def _stand_aside(self, stop: threading.Event) -> None:
+        """Let threads read for themselves, as long as they do and nobody calls."""
+        self._call.clear()
+        if self._waiters or self._inbox:
+            return
+        self._displaced = False
+        reads = -1
+        while reads != self._own_reads and not stop.is_set():
+            reads = self._own_reads
+            if self._call.wait(ASIDE):
+                break
 
     def _admit(self, listener: Listener) -> Collection[Outcome]:
         """Watch and read what coroutines have asked for since the last time."""
@@ -267,11 +286,13 @@ class Waits:
             self._inbox.clear()
             for waiter in new:
                 self._waiters.setdefault(waiter.task_id, []).append(waiter)
+        unread: set[str] = set()
         for sent_here in (True, False):
             ids = {waiter.task_id for waiter in new if waiter.sent_here is sent_here}
-            if ids:
-                listener.watch(ids, sent_here)
-        return self._store().get({waiter.task_id for waiter in new}).values() if new else ()
+            if ids and not listener.watch(ids, sent_here):
+                unread |= ids
+        unread |= {waiter.task_id for waiter in new if waiter.task_id <= self._dropped}
+        return self._store().get(unread).values() if unread else ()
 
     def _look_again(self) -> Collection[Outcome]:
         """Read the store for some of the coroutines that have waited without news."""
@@ -288,7 +309,7 @@ class Waits:
 
     def _dispatch(self, news: Iterable[Outcome]) -> None:
         ended: list[str] = []
-        batches: _Batches = {}
+        batches: Batches = {}
         with self._lock:
             for outcome in news:
                 if outcome.status in READY_STATES:
@@ -305,7 +326,7 @@ class Waits:
                     elif isinstance(waiter, Awaiting):
                         batches.setdefault(waiter.loop, []).append((waiter, outcome))
             listener = self._listener
-        _hand_over(batches)
+        hand_over(batches)
         if ended and listener is not None:
             listener.unwatch(ended)
 
@@ -314,7 +335,9 @@ class Waits:
         heard = self._heard
         heard[outcome.task_id] = outcome
         if len(heard) > HEARD:
-            del heard[next(iter(heard))]
+            dropped = next(iter(heard))
+            del heard[dropped]
+            self._dropped = max(self._dropped, dropped)
 
     def forget(self, task_id: str) -> None:
         """The result was deleted."""
@@ -356,9 +379,9 @@ class Waits:
         return listener
 
     def _fail_all(self, exc: BaseException) -> None:
-        batches: _Batches = {}
+        batches: Batches = {}
         with self._lock:
-            everybody: list[_Waiter] = [w for some in self._waiters.values() for w in some]
+            everybody: list[Waiter] = [w for some in self._waiters.values() for w in some]
             everybody.extend(self._inbox)
             self._waiters.clear()
             self._inbox.clear()
@@ -367,7 +390,7 @@ class Waits:
                     waiter.tell(exc)
                 else:
                     batches.setdefault(waiter.loop, []).append((waiter, exc))
-        _hand_over(batches)
+        hand_over(batches)
 
     def close(self, timeout: float = 5.0) -> None:
         """Stop listening. Who still waits gets a :class:`BackendError`."""
@@ -375,6 +398,7 @@ class Waits:
             thread, listener, stop = self._thread, self._listener, self._stop
             self._thread = self._listener = None
         stop.set()
+        self._call.set()
         self._fail_all(BackendError("the app was closed during the wait"))
         if listener is not None:
             listener.wake()
@@ -382,46 +406,3 @@ class Waits:
             thread.join(timeout)
         if listener is not None:
             listener.close()
-
-
-def _read(store: ResultStore, task_id: str, *, last: bool = False) -> Outcome | None:
-    """What is stored; nothing while the store does not answer, unless it is the last time.
-
-    The listener's thread finds out too, and knows when to give up.
-    """
-    try:
-        return store.get((task_id,)).get(task_id)
-    except BackendError:
-        if last:
-            raise
-        return None
-
-
-def _told(outcome: Outcome, on_news: Callable[[Outcome], object] | None) -> Outcome:
-    if on_news is not None:
-        on_news(outcome)
-    return outcome
-
-
-def _take(waiter: Blocked, on_news: Callable[[Outcome], object] | None) -> Outcome | None:
-    """The last of what the listener thread told; earlier ones only go to ``on_news``."""
-    last: Outcome | None = None
-    while waiter.news:
-        news = waiter.news.popleft()
-        if isinstance(news, BaseException):
-            raise news
-        if last is not None:
-            _told(last, on_news)
-        last = news
-        if news.status in READY_STATES:
-            break
-    return last
-
-
-def _hand_over(batches: _Batches) -> None:
-    """Wake each event loop once with all that is for it."""
-    for loop, batch in batches.items():
-        try:
-            loop.call_soon_threadsafe(_settle_all, batch)
-        except RuntimeError:  # that loop was closed; nobody waits there any more
-            pass

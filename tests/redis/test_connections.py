@@ -69,7 +69,7 @@ def test_a_client_has_a_few(redis_server: MakeServer, start: Start, client: Clie
     start(server.url, "-P", "solo")
     for result in results:
         result.get(timeout=WAIT)
-    assert connections(server, "shop") == 3
+    assert connections(server, "shop") == 2
     app.close()
     wait_until(lambda: connections(server, "shop") == 0, WAIT)
 

@@ -584,3 +584,45 @@ def test_results_that_arrived_before_they_were_asked_for(app_factory: Any) -> No
     other.forget()
     with pytest.raises(exceptions.TimeoutError):
         other.get(timeout=0.05)
+
+
+def test_threads_and_coroutines_take_turns_at_reading(app: Chervil, wait_until: Any) -> None:
+    """Threads read for themselves; whoever begins to wait meanwhile is served all the same."""
+
+    def answered(task_id: str) -> None:
+        store(app, task_id, result=task_id, reply_to=app.address)
+
+    def result_of(task_id: str) -> AsyncResult[Any]:
+        result: AsyncResult[Any] = AsyncResult(task_id, app=app)
+        result._sent_from = app.address
+        return result
+
+    def get_one_after_the_other(ids: list[str], found: list[Any]) -> None:
+        for task_id in ids:
+            timer = threading.Timer(0.002, answered, (task_id,))
+            timer.start()
+            found.append(result_of(task_id).get(timeout=20))
+            timer.join()
+
+    async def await_all(ids: list[str]) -> list[Any]:
+        waits = [asyncio.ensure_future(result_of(task_id).aget(timeout=20)) for task_id in ids]
+        await asyncio.sleep(0)
+        for task_id in ids:
+            await asyncio.to_thread(answered, task_id)
+        return await asyncio.gather(*waits)
+
+    alone, mixed, found = new_ids(5), new_ids(60), []
+    get_one_after_the_other(alone, found)
+    assert found == alone
+    assert app.waits._own_reads > 0, "a thread has read for itself"
+    parts: list[list[Any]] = [[], []]
+    threads = [
+        threading.Thread(target=get_one_after_the_other, args=(mixed[n * 20 : n * 20 + 20], part))
+        for n, part in enumerate(parts)
+    ]
+    for thread in threads:
+        thread.start()
+    assert asyncio.run(await_all(mixed[40:])) == mixed[40:]
+    for thread in threads:
+        thread.join()
+    assert parts == [mixed[:20], mixed[20:40]]

@@ -153,7 +153,8 @@ class Consumer(Protocol):
         ...
 
     def drain(self) -> bool:
-        """Reset ``fileno``; True when there may be something to claim."""
+        """Reset ``fileno``; True when there may be something to claim: then it may be
+        readable again only after an ``exchange`` that claims."""
         ...
 
     def next_due(self) -> float | None:
@@ -315,11 +316,12 @@ class Listener(Protocol):
     #: To be put into ``Message.reply_to``, so that the store tells this listener.
     address: str
 
-    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+    def watch(self, ids: Collection[str], sent_here: bool) -> bool:
         """Report these tasks. From any thread.
 
         ``sent_here`` says that the messages carried this listener's address.
-        What was stored before the call is not reported: ``get`` it afterwards.
+        True when what was stored before the call is reported, too; else ``get`` it
+        afterwards.
         """
         ...
 

@@ -51,8 +51,9 @@ class DisabledListener:
         self.address = address
         self._woken = threading.Event()
 
-    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+    def watch(self, ids: Collection[str], sent_here: bool) -> bool:
         """There will be no news."""
+        return False
 
     def unwatch(self, ids: Collection[str]) -> None:
         """There was no news."""

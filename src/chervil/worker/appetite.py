@@ -11,7 +11,7 @@ from __future__ import annotations
 #: Work that may wait on the run queue, in seconds.
 AHEAD_SECONDS = 0.02
 #: No more than this many, however short the tasks are.
-MOST_AHEAD = 256
+MOST_AHEAD = 512
 #: What a task costs an executor beside its own run time, in seconds.
 _OVERHEAD_SECONDS = 0.00003
 #: Run time that is assumed after the surplus has had to be given back, in seconds.

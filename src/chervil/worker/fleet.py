@@ -51,7 +51,7 @@ class Fleet(Protocol):
 
     def start(self) -> None: ...
     def descriptors(self) -> list[int]:
-        """What to wait for besides the broker."""
+        """What to wait for besides the broker; the first tells of reports."""
         ...
 
     def busy(self) -> bool:

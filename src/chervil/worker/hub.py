@@ -25,7 +25,6 @@ from chervil.backoff import Backoff
 from chervil.drivers.contracts import Action, Broker, Consumer, Delivery, ResultStore, Settlement
 from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
 from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
-from chervil.wire.message import Message, Outcome
 from chervil.worker.admission import Admission
 from chervil.worker.appetite import Appetite
 from chervil.worker.fleet import Processes
@@ -34,6 +33,7 @@ from chervil.worker.pollers import Pollers
 from chervil.worker.settling import Settling
 from chervil.worker.shutdown import COLD, RUN
 from chervil.worker.steering import Steering
+from chervil.worker.unstored import Unstored
 
 if TYPE_CHECKING:
     from chervil.worker.fleet import Fleet
@@ -70,21 +70,21 @@ class Hub:
         shared: bool,
         wakeup: int,
     ) -> None:
-        self._broker = broker
         self._consumer = consumer
-        self._store = store
         self._fleet = fleet
         self._flights = flights
         self._admission = admission
         self._settling = settling
         self._appetite = appetite
-        self._shared = shared
-        self._settlements: list[Settlement] = []
-        self._loose: list[Outcome] = []
+        self._unstored = Unstored(broker, store, settling, shared=shared)
+        #: Jobs that begin when their acknowledgement is stored.
         self._early: list[Flight] = []
-        self._messages: list[Message] = []
         self._hungry = True
+        #: There may be reports.
+        self._reported = True
         self._stale_at: float | None = None
+        #: When the consumer was asked for the last time.
+        self._drained = 0.0
         self._retry_at = 0.0
         self._backoff = Backoff(base=0.05, cap=2.0)
         self._lost = threading.Event()
@@ -114,9 +114,11 @@ class Hub:
         self.thread = threading.get_ident()
         while self.stopping < COLD:
             now = self.beat = monotonic()
-            self._collect(now)
+            if self._reported:
+                self._collect(now)
             self._fleet.tend(now)
-            self._take_endings()
+            if self._fleet.endings:
+                self._take_endings()
             if self.requests:
                 self.requests.popleft()()
                 self._hungry = True
@@ -124,15 +126,16 @@ class Hub:
                 self._start_over()
             room = self._room()
             blocked = now < self._retry_at
-            if not blocked and (
-                self._settlements or self._loose or self._messages or (room > 0 and self._hungry)
-            ):
+            if not blocked and self._has_work(room):
                 self._step(room if self._hungry else 0)
-            elif self.stopping and not (
-                self._flights or self._settlements or self._loose or self._messages
-            ):
+                self._reported = True
+                room = self._room()
+                blocked = self._retry_at > 0
+                if not blocked and self._has_work(room):
+                    continue
+            if self.stopping and not (self._flights or self._unstored):
                 break
-            elif not self.requests and not self._fleet.busy():
+            if not self.requests and not self._fleet.busy():
                 self._wait(now, room, blocked)
 
     @property
@@ -140,16 +143,15 @@ class Hub:
         """The last call to the broker was answered."""
         return not self._retry_at
 
+    def _has_work(self, room: int) -> bool:
+        """Whether there is something to store, or may be something to claim."""
+        return bool(self._unstored) or (self._hungry and room > 0)
+
     def settle_last(self) -> None:
         """After the executors have ended: store what they had finished."""
         self._collect(monotonic())
         try:
-            if self._loose:
-                self._store.put(self._loose)
-            if not self._shared:
-                self._settlements = self._put_first(self._settlements)
-            self._consumer.exchange(self._settlements, 0)
-            self._settling.stored(self._settlements)
+            self._unstored.exchange(self._consumer, 0)
         except OperationalError as exc:
             logger.warning("What had ended last runs again, as it could not be stored: %s", exc)
 
@@ -160,25 +162,14 @@ class Hub:
 
     def _step(self, room: int) -> None:
         """Store what is to be stored, claim, dispatch."""
-        settlements = self._settlements
         try:
-            if self._loose:
-                self._store.put(self._loose)
-                self._loose = []
-            if self._messages:
-                self._broker.publish(self._messages)
-                self._messages = []
-            if not self._shared:
-                settlements = self._put_first(settlements)
-            deliveries = self._consumer.exchange(settlements, room)
+            deliveries = self._unstored.exchange(self._consumer, room)
         except LeaseLost:
             self.lose()
             return
         except OperationalError as exc:
             self._failed(exc)
             return
-        self._settlements = []
-        self._settling.stored(settlements)
         acknowledged, self._early = self._early, []
         if self._retry_at:
             self._recovered()
@@ -189,15 +180,6 @@ class Hub:
                 self._dispatch(deliveries)
         for flight in acknowledged:
             self._send(flight)
-
-    def _put_first(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Write the outcomes to a store of another technology, before their messages go."""
-        outcomes = [s.outcome for s in settlements if s.outcome is not None]
-        if outcomes:
-            self._store.put(outcomes)
-            for settlement in settlements:
-                settlement.outcome = None
-        return list(settlements)
 
     def _failed(self, exc: OperationalError) -> None:
         wait = self._backoff.next()
@@ -216,14 +198,14 @@ class Hub:
         for delivery in deliveries:
             verdict = self._admission.examine(delivery, now)
             if isinstance(verdict, Settlement):
-                self._settlements.append(verdict)
+                self._unstored.settlements.append(verdict)
                 continue
             self._flights[verdict.number] = verdict
             if not verdict.acked:
                 self._send(verdict)
             else:  # it is sent when that is stored
                 self._early.append(verdict)
-                self._settlements.append(Settlement(delivery))
+                self._unstored.settlements.append(Settlement(delivery))
         self._stale_at = now + _STALE_SECONDS
 
     def _send(self, flight: Flight) -> None:
@@ -248,10 +230,10 @@ class Hub:
         del self._flights[flight.number]
         if flight.acked:
             outcome = self._settling.failed(flight, exc)
-            self._loose.extend([outcome] if outcome else [])
+            self._unstored.outcomes.extend([outcome] if outcome else [])
         else:
             until = clock.now() + _NO_ROOM_SECONDS
-            self._settlements.append(
+            self._unstored.settlements.append(
                 Settlement(flight.delivery, Action.DEFER, until=until, counted=False)
             )
 
@@ -265,7 +247,9 @@ class Hub:
                 continue
             discard(frame)
             if flight is not None and self._flights.pop(number) and not flight.lost:
-                self._settlements.append(Settlement(flight.delivery, Action.REQUEUE, counted=False))
+                self._unstored.settlements.append(
+                    Settlement(flight.delivery, Action.REQUEUE, counted=False)
+                )
         self._stale_at = None
         if stale:
             self._appetite.waited()
@@ -276,7 +260,7 @@ class Hub:
         frames = self._fleet.reports()
         if not frames:
             return
-        flights, settlements = self._flights, self._settlements
+        flights, add = self._flights, self._unstored.add
         total, count = 0.0, 0
         for frame in frames:
             report = unpack_report(frame)
@@ -295,37 +279,23 @@ class Hub:
                     self._send(flight)
                 continue
             if report.kind is Kind.STATE:
-                self._loose.append(self._settling.state(flight, report))
+                self._unstored.outcomes.append(self._settling.state(flight, report))
                 continue
             del flights[report.number]
             total += report.runtime
             count += 1
-            settlement = self._settling.end(flight, report)
-            if flight.acked:
-                self._settle_acked(settlement)
-            else:
-                settlements.append(settlement)
+            add(flight, self._settling.end(flight, report))
         if count:
             self.processed += count
             self._appetite.ran(total, count)
             self._stale_at = now + _STALE_SECONDS
-
-    def _settle_acked(self, settlement: Settlement) -> None:
-        """Of a job whose message is gone already, only what it left behind is stored."""
-        if settlement.outcome is not None:
-            self._loose.append(settlement.outcome)
-        if settlement.publish:
-            self._messages.extend(settlement.publish)
 
     def _take_endings(self) -> None:
         """Jobs that ended without a report."""
         for flight, settlement in self._fleet.endings:
             if self._flights.pop(flight.number, None) is None or flight.lost:
                 continue
-            if flight.acked:
-                self._settle_acked(settlement)
-            else:
-                self._settlements.append(settlement)
+            self._unstored.add(flight, settlement)
         self._fleet.endings.clear()
 
     def _end_revoked(self, flight: Flight) -> None:
@@ -333,11 +303,7 @@ class Hub:
         del self._flights[flight.number]
         if not flight.sent:
             self._early.remove(flight)
-        settlement = self._settling.revoked(flight, "revoked")
-        if flight.acked:
-            self._settle_acked(settlement)
-        else:
-            self._settlements.append(settlement)
+        self._unstored.add(flight, self._settling.revoked(flight, "revoked"))
 
     # --- waiting
 
@@ -359,13 +325,22 @@ class Hub:
                 until = min(until, time)
         milliseconds = max(0.0, until - monotonic()) * 1000 + 0.5
         ready = self._pollers.poll(milliseconds, listening=listening, full=self._fleet.full())
-        if listening and (self._consumer.drain() or (due is not None and clock.now() >= due)):
-            self._hungry = True
+        self._reported = not self._pollers.reports or self._fleet.full()
+        told = listening and (not ready or now - self._drained > _SAFETY_SECONDS)
         for descriptor, _ in ready:
-            if descriptor == self._wakeup:
+            if descriptor == self._pollers.reports:
+                self._reported = True
+            elif descriptor == self._pollers.claims:
+                told = True
+            elif descriptor == self._wakeup:
                 self._on_wakeup()
             elif isinstance(self._fleet, Processes) and descriptor == self._fleet.exits_fileno():
                 self._on_exits(self._fleet)
+        if told:
+            self._drained = now
+            self._hungry = self._consumer.drain() or self._hungry
+        if due is not None and clock.now() >= due:
+            self._hungry = True
         stale = self._stale_deadline()
         if stale is not None and monotonic() >= stale:
             self._give_back(stale=True)
@@ -380,6 +355,7 @@ class Hub:
         self._collect(monotonic())
         for exit_ in exits:
             fleet.bury(exit_)
+        self._reported = True  # by the fleet, for those that cannot any more
         self._take_endings()
         if replaced:
             self._watch()
@@ -401,14 +377,14 @@ class Hub:
 
     def replace_consumer(self) -> bool:
         """Have the consumer replaced; False when something is claimed. From any thread."""
-        self._replace = not (self._flights or self._settlements)
+        self._replace = not (self._flights or self._unstored.settlements)
         return self._replace
 
     def _start_over(self) -> None:
         """With a new consumer; what still runs is ignored when it reports."""
         if self._replace and not self._lost.is_set():
             self._replace = False
-            if self._flights or self._settlements:
+            if self._flights or self._unstored.settlements:
                 return
             self._lost.set()
         elif self._consumer is not self._abandoned:
@@ -446,4 +422,4 @@ class Hub:
             else:
                 discard(frame)
                 self._flights.pop(job_number(frame), None)
-        self._settlements.clear()
+        self._unstored.forget_claims()

@@ -21,7 +21,12 @@ class Pollers:
     def __init__(self, fleet: Fleet, consumer: int, wakeup: int) -> None:
         #: While there is room for more; while there is none; while the run queue is full.
         self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
-        for descriptor in (*fleet.descriptors(), wakeup):
+        descriptors = fleet.descriptors()
+        #: Readable when there are reports; 0 where they are to be asked for.
+        self.reports = descriptors[0] if descriptors else 0
+        #: Readable when there may be messages.
+        self.claims = consumer
+        for descriptor in (*descriptors, wakeup):
             for poller in (self._all, self._inner, self._full):
                 poller.register(descriptor, select.POLLIN)
         self._all.register(consumer, select.POLLIN)

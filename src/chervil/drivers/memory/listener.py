@@ -28,10 +28,11 @@ class MemoryListener:
         self._news[outcome.task_id] = outcome
         return True
 
-    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+    def watch(self, ids: Collection[str], sent_here: bool) -> bool:
         """See :meth:`chervil.drivers.contracts.Listener.watch`."""
         with self._space.lock:
             self._watched.update(ids)
+        return False
 
     def unwatch(self, ids: Collection[str]) -> None:
         """See :meth:`chervil.drivers.contracts.Listener.unwatch`."""

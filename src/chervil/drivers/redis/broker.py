@@ -11,12 +11,12 @@ from chervil.drivers.contracts import DeadLetter, Depth, Features, Queue, Result
 from chervil.drivers.redis import looking
 from chervil.drivers.redis.consumer import RedisConsumer
 from chervil.drivers.redis.fanout import RedisFanout
-from chervil.drivers.redis.link import Argument, Link, Pool, Refused
+from chervil.drivers.redis.link import Argument, Link, Pool, Refused, pack
 from chervil.drivers.redis.location import parse
 from chervil.drivers.redis.names import Names, result_prefix
 from chervil.drivers.redis.results import RedisResults
 from chervil.drivers.redis.scripts import load
-from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups
+from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups, one_group
 from chervil.exceptions import BrokerUnavailable, OperationalError, PublishError
 from chervil.wire.message import Message
 
@@ -82,18 +82,17 @@ class RedisBroker:
         unknown = {message.queue for message in messages} - self._known
         if unknown:
             self.declare([Queue(name) for name in unknown])
-        done = 0
-        for part in _parts(messages):
-            try:
-                self._store(part)
-            except OperationalError as exc:
-                if not done:
-                    raise
-                failed = tuple(message.id for message in messages[done:])
-                raise PublishError(
-                    f"{len(failed)} of {len(messages)} messages were not stored: {exc}", failed
-                ) from exc
-            done += len(part)
+        stored: set[int] = set()
+        try:
+            self._store(list(_parts(messages)), stored)
+        except OperationalError as exc:
+            if not stored:
+                raise
+            parts = enumerate(_parts(messages))
+            failed = tuple(m.id for number, part in parts if number not in stored for m in part)
+            raise PublishError(
+                f"{len(failed)} of {len(messages)} messages were not stored: {exc}", failed
+            ) from exc
 
     def _push(self, key: bytes, data: bytes) -> None:
         pool = self.pool
@@ -105,11 +104,32 @@ class RedisBroker:
         finally:
             pool.give(link)
 
-    def _store(self, messages: Sequence[Message]) -> None:
+    def _store(self, parts: Sequence[Sequence[Message]], stored: set[int]) -> None:
+        """Store parts, the next one being made while the server has the one before.
+
+        :param stored: takes the numbers of those that are known to be stored.
+        """
         now = clock.now()
-        count, arguments = groups(messages, self.names, now)
         with self.pool.link() as link:
-            link.script(_PUBLISH, (), self.names.prefix, repr(now), count, *arguments)
+            for number, part in enumerate(parts):
+                group = one_group(part, self.names, now)
+                packed = pack(("LPUSH", group[0], *group[1])) if group else b""
+                if link.owed:
+                    self._confirm(link, number - 1, stored)
+                if group:
+                    link.send(packed)
+                else:
+                    count, arguments = groups(part, self.names, now)
+                    link.script(_PUBLISH, (), self.names.prefix, repr(now), count, *arguments)
+                    stored.add(number)
+            if link.owed:
+                self._confirm(link, len(parts) - 1, stored)
+
+    def _confirm(self, link: Link, number: int, stored: set[int]) -> None:
+        answer = link.receive()
+        if isinstance(answer, Exception):
+            raise Refused(str(answer))
+        stored.add(number)
 
     # --- consuming
 

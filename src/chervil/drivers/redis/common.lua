@@ -16,6 +16,10 @@
 --   P_chervil.status.<id>      string  "<crc32 of the result>:<status>", for results from
 --                                      whose beginning the status cannot be read
 --
+-- A result is published on the channel of its key, for whoever asks by its id, and again
+-- for who sent the task, on the channel P_chervil.reply.<address> that its process listens
+-- to anyway: "<length of the id>:<id><result>", without a result of more than 64 KiB.
+--
 -- A message that was claimed before carries how often, and when it came back, in front:
 -- {"chervil":[2,1700000000000],"body":...}. kombu ignores the key and keeps it when it
 -- puts a message back, so the count survives there too and never outlives its message.
@@ -53,18 +57,6 @@ local function marked(envelope, deliveries, since)
     envelope = redelivered(envelope)
   end
   return string.format('{"chervil":[%d,%d],', deliveries, since) .. string.sub(envelope, 2)
-end
-
--- An envelope without its mark, and how often it was delivered before.
-local function unmarked(message)
-  if string.byte(message, 4) ~= 104 then -- not {"ch; a number is compared without a copy
-    return message, 0
-  end
-  local deliveries, start = string.match(message, '^{"chervil": ?%[(%d+), ?%d+%], ?()')
-  if not start then
-    return message, 0
-  end
-  return '{' .. string.sub(message, start), tonumber(deliveries)
 end
 
 -- Calls a command with many arguments, some thousand at once: Lua's stack is limited.
@@ -113,53 +105,6 @@ local function send(at, groups, now)
     end
   end
   return at
-end
-
--- Whether a result says SUCCESS, or else the mark beside it.
-local function is_success(payload, side)
-  local status = string.match(string.sub(payload, 1, 200), '^{"status": ?"([^"\\]*)"')
-  if not status and string.byte(payload) == 123 and #payload < 1000000 then
-    local fine, document = pcall(cjson.decode, payload)
-    status = fine and type(document) == 'table' and document.status
-  end
-  if not status then
-    status = string.match(redis.call('GET', side) or '', '^%d+:(.*)')
-  end
-  return status == 'SUCCESS'
-end
-
--- Stores the outcomes that ARGV describes from place at on, groups of
---   task id, milliseconds to live, status mark, payload
--- The first is empty for ever; the second is empty where the payload says its status.
-local function store(at, count, key_prefix)
-  local call, sides = redis.call, P .. '_chervil.status.'
-  for place = at, at + 4 * count - 4, 4 do
-    local id, life, mark, payload = ARGV[place], ARGV[place + 1], ARGV[place + 2], ARGV[place + 3]
-    local key = key_prefix .. id
-    local wanted
-    if life == '' then
-      wanted = call('SET', key, payload, 'NX')
-    else
-      wanted = call('SET', key, payload, 'PX', life, 'NX')
-    end
-    if not wanted and not is_success(call('GET', key), sides .. id) then
-      wanted = true
-      if life == '' then
-        call('SET', key, payload)
-      else
-        call('SET', key, payload, 'PX', life)
-      end
-    end
-    if wanted then
-      if mark ~= '' and life == '' then
-        call('SET', sides .. id, mark)
-      elseif mark ~= '' then
-        call('SET', sides .. id, mark, 'PX', life)
-      end
-      call('PUBLISH', key, payload)
-    end
-  end
-  return at + 4 * count
 end
 
 -- Number, deliveries and list of a claim.

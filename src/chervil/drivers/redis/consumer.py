@@ -9,24 +9,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from chervil import clock
-from chervil.drivers.contracts import Action, Delivery, Queue, Settlement
+from chervil.drivers.contracts import Delivery, Queue, Settlement
 from chervil.drivers.redis import outcomes
 from chervil.drivers.redis.link import Argument, Link, Refused
-from chervil.drivers.redis.scripts import load
+from chervil.drivers.redis.scripts import Script, load
 from chervil.drivers.redis.sending import groups, parts
 from chervil.drivers.redis.trouble import says
 from chervil.drivers.redis.waking import Ear
+from chervil.drivers.redis.work import Work
 from chervil.exceptions import BrokerUnavailable, DecodeError, LeaseLost, OperationalError
 from chervil.wire.envelope import decode_head
 
 if TYPE_CHECKING:
     from chervil.drivers.redis.broker import RedisBroker
-    from chervil.wire.message import Message, Outcome
 
 logger = logging.getLogger("chervil.redis")
 _ATTACH = load("attach.lua")
+_CLAIM = load("claim.lua")
 _EXCHANGE = load("exchange.lua")
 _DRAIN = load("drain.lua")
+_SETTLE = load("settle.lua")
 _LOOK = load("look.lua")
 
 #: Claims in one exchange; others of the server's clients wait as long.
@@ -37,53 +39,11 @@ _LOOK_AGAIN: Final = 5.0
 _GRACE: Final = 0.1
 #: Seconds between looks where the server cannot tell.
 _POLL: Final = 0.5
-
-
-class _Work:
-    """What one exchange has to settle, as the arguments of the script."""
-
-    __slots__ = ("acks", "outcomes", "publish", "settled", "tags")
-
-    def __init__(self, settlements: Sequence[Settlement], held: set[bytes]) -> None:
-        #: All claims that are settled here.
-        self.tags: list[bytes] = []
-        self.acks: list[bytes] = []
-        self.settled: list[Settlement] = []
-        self.outcomes: list[Outcome] = []
-        self.publish: list[Message] = []
-        ack = Action.ACK
-        for settlement in settlements:
-            tag = settlement.delivery.tag
-            if tag not in held:
-                continue  # not ours, or not any more: it changes nothing
-            held.discard(tag)  # so that a second settlement finds it gone
-            self.tags.append(tag)
-            if settlement.action == ack:
-                self.acks.append(tag)
-            else:
-                self.settled.append(settlement)
-            if settlement.outcome is not None:
-                self.outcomes.append(settlement.outcome)
-            if settlement.publish:
-                self.publish.extend(settlement.publish)
-
-    def others(self) -> list[Argument]:
-        """What is settled otherwise."""
-        found: list[Argument] = []
-        # Of what goes back to the front, the last one to go is the first one there.
-        requeued = [s for s in reversed(self.settled) if s.action == Action.REQUEUE]
-        for settlement in (*(s for s in self.settled if s.action != Action.REQUEUE), *requeued):
-            action = Action(settlement.action)
-            found += (
-                settlement.delivery.tag,
-                action.name.lower(),
-                1 if settlement.counted else 0,
-                repr(float(settlement.until)),
-                settlement.delivery.queue,
-                settlement.reason.encode("utf-8", "backslashreplace"),
-                settlement.detail.encode("utf-8", "backslashreplace"),
-            )
-        return found
+#: In what the server tells: in keys of ours, and at the end of what tells of all keys.
+_OWN: Final = b"_chervil."
+_FLUSHED: Final = b"*-1\r\n"
+#: More than so many bytes are not looked through.
+_MUCH: Final = 4096
 
 
 class RedisConsumer:
@@ -107,7 +67,11 @@ class RedisConsumer:
         self._connection = 0
         self._queue_of = {key: queue for queue in self._queues for key in names.lists_of(queue)}
         self._list_count = len(self._queue_of)
+        consumers, claims = names.own("consumers"), names.own(f"claims.{self._id}")
+        self._hashes = names.prefix, consumers, claims, self._id
+        self._revoked = names.own("revoked")
         self._turns = [self._keys(turn) for turn in range(len(self._queues))]
+        self._lists = [keys[: self._list_count] for keys in self._turns]
         self._turn = 0
         #: Number of the next claim.
         self._number = 1
@@ -117,6 +81,8 @@ class RedisConsumer:
         self._next_due: float | None = None
         #: The server tells when there is something; until then there is nothing.
         self._armed = False
+        #: Likewise for the delayed sets: what is known of them still holds.
+        self._due_known = False
         self._looked = 0.0
         self._tracked = True
         #: Its memory was full the last time.
@@ -154,7 +120,7 @@ class RedisConsumer:
             answer = link.script(_ATTACH, (), *self._attachment(self._connection, 1 if new else 0))
             if answer is None:
                 raise self._lost()
-            self._armed = False
+            self._armed = self._due_known = False
             self._reconcile(dict(zip(answer[::2], answer[1::2], strict=True)))
             self._link = link
             self._look(link)
@@ -205,14 +171,16 @@ class RedisConsumer:
         if link is None or not link.open or (self._tracked and not self._ear.connected):
             link = self._reconnect()
         found, self._found = self._found[:limit], self._found[limit:]
-        work = _Work(settlements, self._held)
+        work = Work(settlements, self._held)
         try:
             claimed = self._exchange(link, work, max(0, min(limit - len(found), _MOST)))
-        except BaseException:
+        except BaseException as exc:
             # What was done there and what was not is seen when we come back.
             self._held.update(work.tags)
             self._found = found + self._found
             link.close()
+            if isinstance(exc, Refused):
+                raise link.refused(exc) from None
             raise
         if found:
             self._held.update(delivery.tag for delivery in found)
@@ -225,72 +193,143 @@ class RedisConsumer:
             self._link = None
         return self._connect()
 
-    def _exchange(self, link: Link, work: _Work, limit: int) -> list[Delivery]:
+    def _exchange(self, link: Link, work: Work, limit: int) -> list[Delivery]:
         if not work.tags and not limit:
             return []
         now = clock.now()
-        names = self._names
-        count, messages = groups(work.publish, names, now) if work.publish else (0, [])
-        self._turn = turn = (self._turn + 1) % len(self._turns)
-        number = self._number
-        self._number += limit
-        self._ear.drain()  # it says nothing that we shall not see
+        # What we change ourselves the server does not tell us of.
+        changing = bool(work.publish or work.settled)
+        if not limit and not changing and not self._full:
+            return self._settle(link, work, now)
+        keys = self._to_look_at(now, changing or self._full)
+        also_delayed = len(keys) > self._list_count
+        answer = self._carry_out(link, work, limit, keys, now)
+        if answer is None:
+            raise self._lost()
+        self._looked_at(answer[0], answer[1], also_delayed)
+        if not limit and not answer[0]:
+            self._ear.ring()
+        return self._understand(link, answer, now)
+
+    def _settle(self, link: Link, work: Work, now: float) -> list[Delivery]:
         try:
-            answer = self._carry_out(
-                link,
-                self._turns[turn],
-                names.prefix,
-                self._id,
+            answer = link.script(
+                _SETTLE,
+                (),
+                *self._hashes,
                 self._connection,
-                repr(now),
-                limit,
-                number,
-                self._list_count,
                 self._broker.results,
                 len(work.outcomes),
-                count,
-                len(work.settled),
-                len(work.acks),
                 *outcomes.arguments(work.outcomes, now),
-                *messages,
-                *work.others(),
                 *work.acks,
             )
         except Refused as exc:
-            raise link.refused(exc) from None
+            self._see_full(link, exc)
+            answer = self._do_all(_DRAIN, link, work, 0, self._lists[self._turn], now)
         if answer is None:
             raise self._lost()
-        return self._understand(link, answer, now)
+        return []
 
-    def _carry_out(self, link: Link, keys: Sequence[Argument], *arguments: Argument) -> Any:
+    def _carry_out(
+        self, link: Link, work: Work, limit: int, keys: Sequence[Argument], now: float
+    ) -> Any:
         """An exchange; where memory is full, messages must go for there to be room again."""
         try:
-            answer = link.script(_EXCHANGE, keys, *arguments)
+            if work.tags or len(keys) > self._list_count:
+                answer = self._do_all(_EXCHANGE, link, work, limit, keys, now)
+            else:
+                answer = self._claim(link, limit)
         except Refused as exc:
-            if not says(str(exc), "OOM"):
-                raise
-            answer = link.script(_DRAIN, keys, *arguments)
-            if not self._full:
-                self._full = True
-                logger.warning(
-                    "Redis at %s is out of memory (maxmemory) and takes no new messages; this "
-                    "node works off those that are there",
-                    link.location.name,
-                )
-        else:
-            self._full = False
+            self._see_full(link, exc)
+            return self._do_all(_DRAIN, link, work, limit, keys, now)
+        self._full = False
         return answer
 
-    def _understand(self, link: Link, answer: Any, now: float) -> list[Delivery]:
-        nothing_left, due, revocations = answer[:3]
+    def _see_full(self, link: Link, exc: Refused) -> None:
+        """
+        :raises Refused: it is not for want of memory.
+        """
+        if not says(str(exc), "OOM"):
+            raise exc
+        if not self._full:
+            self._full = True
+            logger.warning(
+                "Redis at %s is out of memory (maxmemory) and takes no new messages; this "
+                "node works off those that are there",
+                link.location.name,
+            )
+
+    def _claim(self, link: Link, limit: int) -> Any:
+        number = self._number
+        self._number += limit
+        return link.script(
+            _CLAIM,
+            self._lists[self._turn],
+            self._hashes[1],
+            self._hashes[2],
+            self._revoked,
+            self._id,
+            self._connection,
+            limit,
+            number,
+        )
+
+    def _do_all(
+        self,
+        script: Script,
+        link: Link,
+        work: Work,
+        limit: int,
+        keys: Sequence[Argument],
+        now: float,
+    ) -> Any:
+        names, number = self._names, self._number
+        self._number += limit
+        count, messages = groups(work.publish, names, now) if work.publish else (0, [])
+        return link.script(
+            script,
+            keys,
+            names.prefix,
+            self._id,
+            self._connection,
+            repr(now),
+            limit,
+            number,
+            self._list_count,
+            self._broker.results,
+            len(work.outcomes),
+            count,
+            len(work.settled),
+            len(work.acks),
+            *outcomes.arguments(work.outcomes, now),
+            *messages,
+            *work.others(),
+            *work.acks,
+        )
+
+    def _to_look_at(self, now: float, changing: bool) -> Sequence[Argument]:
+        """The keys that an exchange looks at."""
+        if self._armed:
+            self._hear()  # it says nothing that we shall not see
+        self._turn = turn = (self._turn + 1) % len(self._turns)
+        due = self._next_due
+        if changing or not self._due_known or (due is not None and due <= now):
+            return self._turns[turn]
+        return self._lists[turn]
+
+    def _looked_at(self, nothing_left: int, due: bytes, also_delayed: bool) -> None:
         self._armed = bool(nothing_left) and self._tracked
         self._looked = clock.monotonic()
-        self._next_due = float(due) if due else None
+        if also_delayed:
+            self._due_known = self._tracked
+            self._next_due = float(due) if due else None
+
+    def _understand(self, link: Link, answer: Any, now: float) -> list[Delivery]:
         if len(answer) == 3:
             return []
         delivery = self._delivery
         found = [delivery(answer[n], answer[n + 1]) for n in range(3, len(answer), 2)]
-        if revocations:
+        if answer[2]:
             self._mark(link, found, now)
         self._held.update(answer[3::2])
         return found
@@ -312,7 +351,7 @@ class RedisConsumer:
             by_id.setdefault(task_id, []).append(delivery)
         if not by_id:
             return
-        scores = link.call("ZMSCORE", self._names.own("revoked"), *by_id)
+        scores = link.call("ZMSCORE", self._revoked, *by_id)
         for score, deliveries in zip(scores, by_id.values(), strict=True):
             if score is not None and float(score) > now:
                 for delivery in deliveries:
@@ -326,20 +365,18 @@ class RedisConsumer:
 
     def drain(self) -> bool:
         """See :meth:`chervil.drivers.contracts.Consumer.drain`."""
-        woken = self._ear.unring()
-        heard = self._ear.drain()
+        armed = self._armed
+        heard = self._hear()
+        woken = not heard and self._ear.unring()
         link = self._link
         if link is None or not link.open or (self._tracked and not self._ear.connected):
             return True  # the exchange connects again, or says what is wrong
+        if heard and armed:
+            return True  # the exchange asks it to tell again
         if not heard and link.has_ended():
             link.close()
             return True
         try:
-            if heard:
-                # It tells once: ask it to tell again, and go on without waiting for that.
-                self._armed = False
-                link.defer("EXISTS", *self._turns[0])
-                return True
             late = clock.monotonic() - self._looked > _LOOK_AGAIN
             armed = self._armed
             if (not armed or late) and self._look(link):
@@ -359,10 +396,18 @@ class RedisConsumer:
     def _look(self, link: Link) -> bool:
         """Whether something is ready; if not, the server will tell."""
         full, due = link.script(_LOOK, self._turns[0], self._list_count)
-        self._armed = not full and self._tracked
-        self._looked = clock.monotonic()
-        self._next_due = float(due) if due else None
+        self._looked_at(not full, due, True)
         return bool(full)
+
+    def _hear(self) -> bool:
+        """Take in what the server told: True when it did."""
+        told = self._ear.drain()
+        if not told:
+            return False
+        self._armed = False
+        if _OWN in told or told.endswith(_FLUSHED) or len(told) > _MUCH:
+            self._due_known = False
+        return True
 
     def next_due(self) -> float | None:
         """See :meth:`chervil.drivers.contracts.Consumer.next_due`.

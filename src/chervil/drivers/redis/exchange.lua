@@ -1,7 +1,10 @@
 -- include common.lua
+-- include storing.lua
+-- include claiming.lua
 -- Settles, stores what belongs to it, makes ready what is due, and claims.
 --
--- KEYS: the lists in the order in which they are served, then the delayed sets.
+-- KEYS: the lists in the order in which they are served, then the delayed sets that are to
+--   be looked at.
 -- ARGV: P, consumer, connection, now (Unix s), limit, number of the first claim, number
 --   of lists, prefix of results, then how many there are of each of these, which follow:
 --   outcomes (see store), message groups (see send), others of
@@ -10,6 +13,8 @@
 -- Answers nothing when the lease was lost, 0 for a connection that was given up, else
 --   {1 when nothing is ready, time of the next delayed one or '', 1 when there are
 --    revocations, claim, envelope, claim, envelope...}
+--
+-- Most of the time less will do: see claim.lua and settle.lua.
 
 local consumer, now, limit = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local number, lists, results = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
@@ -71,31 +76,6 @@ local function promote(key)
   return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
 end
 
-local answer = { 0, '', 0 }
-
-local function claim(list, most)
-  local messages = redis.call('LRANGE', list, -most, -1)
-  local count = #messages
-  if count == 0 then
-    return 0
-  end
-  local pairs_, size = {}, 0
-  for place = count, 1, -1 do
-    local envelope, before = unmarked(messages[place])
-    pairs_[size + 1] = number .. ':' .. (before + 1) .. ':' .. list
-    pairs_[size + 2] = envelope
-    size = size + 2
-    number = number + 1
-  end
-  each_thousand('HSET', claims, pairs_)
-  local filled = #answer
-  for place = 1, size do
-    answer[filled + place] = pairs_[place]
-  end
-  redis.call('LTRIM', list, 0, -count - 1)
-  return count
-end
-
 local at = store(13, outcomes, results)
 at = send(at, groups, now)
 for _ = 1, others do
@@ -106,34 +86,13 @@ for first = at, at + acks - 1, 1000 do
   redis.call('HDEL', claims, unpack(ARGV, first, math.min(first + 999, at + acks - 1)))
 end
 
+local next_due = ''
 for place = lists + 1, #KEYS do
   local due = promote(KEYS[place])
-  if due and (answer[2] == '' or tonumber(due) < tonumber(answer[2])) then
-    answer[2] = due
+  if due and (next_due == '' or tonumber(due) < tonumber(next_due)) then
+    next_due = due
   end
 end
-
--- To look is also what makes the server tell of the next change (client-side caching),
--- so the last look comes after all that is changed here.
-local full = redis.call('EXISTS', unpack(KEYS, 1, lists))
-local claimed = 0
-if full > 0 and limit > 0 then
-  for place = 1, lists do
-    local count = claim(KEYS[place], limit - claimed)
-    claimed = claimed + count
-    if count > 0 then
-      full = full - 1
-    end
-    if claimed == limit or full == 0 then
-      break
-    end
-  end
-  full = claimed < limit and redis.call('EXISTS', unpack(KEYS, 1, lists)) or 1
-end
-if full == 0 then
-  answer[1] = 1
-end
-if claimed > 0 then
-  answer[3] = redis.call('EXISTS', P .. '_chervil.revoked')
-end
+local answer = claim_and_look(lists, limit, claims, number, P .. '_chervil.revoked')
+answer[2] = next_due
 return answer

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
-from chervil.drivers.redis.link import _MORE, Argument, Link, Pool, Refused
+from chervil.drivers.redis.link import _MORE, Argument, Link, Pool, Refused, pack
 from chervil.drivers.redis.names import Names
 from chervil.exceptions import BrokerUnavailable, DecodeError, OperationalError
 from chervil.wire.notes import Note, decode_note, encode_note
@@ -113,7 +113,7 @@ class Answers(RedisMailbox):
         self._pop()
 
     def _pop(self) -> None:
-        self._link.defer("BRPOP", self._list, 0)
+        self._link.send(pack(("BRPOP", self._list, 0)), 0)
 
     def _data(self, answer: Any) -> bytes | None:
         self._pop()

@@ -1,7 +1,7 @@
 """One connection to a Redis server, and the connections of a process.
 
 A thin layer over a socket and hiredis: every microsecond here is paid for each call.
-The protocol is RESP2, which all servers speak.
+The protocol is RESP2, except where a connection is told of things and answered on, too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 #: What a command consists of.
 Argument = bytes | str | int | float
-_pack: Callable[[Any], bytes] = hiredis.pack_command
+pack: Callable[[Any], bytes] = hiredis.pack_command
 
 _READ: Final = 65536
 _OLDEST: Final = (6, 2)
@@ -62,19 +62,23 @@ class Link:
 
     :param error: what is raised when the server cannot be reached or does not answer
         in time; the link is closed then.
+    :param protocol: the version of the protocol, 2 or 3.
     :raises OperationalError: (of that class) the server cannot be reached.
     :raises ImproperlyConfigured: it is of a kind that cannot be used.
     """
 
-    def __init__(self, location: Location, error: type[OperationalError]) -> None:
+    def __init__(
+        self, location: Location, error: type[OperationalError], protocol: int = 2
+    ) -> None:
         self._error = error
+        self._protocol = protocol
         self.forks = _forks
         #: Answers that nobody has read yet.
         self.owed = 0
-        #: And before them those that nobody wants.
-        self._unwanted = 0
         #: The number of this connection at the server.
         self.number = 0
+        #: How often its pool had been closed when it was made.
+        self.closes = 0
         self.open = False
         self._connect(location)
 
@@ -116,7 +120,7 @@ class Link:
 
     def _greet(self) -> None:
         location = self.location
-        hello: list[Argument] = ["HELLO", 2]
+        hello: list[Argument] = ["HELLO", self._protocol]
         if location.password or location.username:
             hello += ["AUTH", location.username or "default", location.password]
         hello += ["SETNAME", location.client_name]
@@ -125,9 +129,11 @@ class Link:
             if says(str(answer), "ERR unknown command"):
                 raise self._too_old()
             raise self.refused(answer)
-        if not isinstance(answer, list):
+        if isinstance(answer, list):  # version 2 of the protocol has no maps
+            answer = dict(zip(answer[::2], answer[1::2], strict=False))
+        if not isinstance(answer, dict):
             raise self.alien()
-        told = {_as_text(k): v for k, v in zip(answer[::2], answer[1::2], strict=False)}
+        told = {_as_text(k): v for k, v in answer.items()}
         self._inspect(_as_text(told.get("mode")), _as_text(told.get("version")))
         if _as_text(told.get("role", "master")) != "master":
             raise self.refused("READONLY it says that it is a replica")
@@ -179,7 +185,7 @@ class Link:
 
         :raises Refused: the server answered with an error.
         """
-        self.send(_pack(command))
+        self.send(pack(command))
         answer = self.receive()
         if isinstance(answer, Exception):
             raise Refused(str(answer))
@@ -187,7 +193,7 @@ class Link:
 
     def pipeline(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Several commands at once; errors are among the answers."""
-        packed = [_pack(tuple(command)) for command in commands]
+        packed = [pack(tuple(command)) for command in commands]
         if not packed:
             return []
         self.send(b"".join(packed), len(packed))
@@ -213,21 +219,8 @@ class Link:
             raise self.lost(exc) from exc
         self.owed += answers
 
-    def defer(self, *command: Argument) -> None:
-        """Send a command whose answer nobody wants."""
-        self.send(_pack(command), 0)
-        self._unwanted += 1
-
     def receive(self) -> Any:
         """The next answer; an error is returned, not raised."""
-        while self._unwanted:  # these came before
-            self._unwanted -= 1
-            self._receive()
-        answer = self._receive()
-        self.owed -= 1
-        return answer
-
-    def _receive(self) -> Any:
         reader = self.reader
         answer = reader.gets()
         while answer is _MORE:
@@ -242,6 +235,7 @@ class Link:
                 answer = reader.gets()
             except hiredis.ProtocolError:
                 raise self.alien() from None
+        self.owed -= 1
         return answer
 
     def arrived(self) -> Iterator[Any]:
@@ -292,7 +286,7 @@ class Link:
 
     def has_ended(self) -> bool:
         """Whether the server is known to have hung up, while no answers are on their way."""
-        return not self._unwanted and bool(self._poll.poll(0))
+        return not self.owed and bool(self._poll.poll(0))
 
     def hang_up(self) -> None:
         """End the connection; whoever reads it finds out. From any thread."""
@@ -330,6 +324,8 @@ class Pool:
         self.location = location
         self._error = error
         self._idle: deque[Link] = deque()
+        #: What was taken before a close is not kept when it is given back after it.
+        self._closes = 0
 
     def take(self) -> Link:
         """A connection that is nobody else's until it is given back.
@@ -340,14 +336,18 @@ class Pool:
             try:
                 link = self._idle.pop()
             except IndexError:
-                return Link(self.location, self._error)
+                closes = self._closes
+                link = Link(self.location, self._error)
+                link.closes = closes
+                return link
             if link.is_usable():
                 return link
             link.close()
 
     def give(self, link: Link) -> None:
         """Take it back."""
-        if not link.open or link.owed or len(self._idle) >= _KEPT:
+        stale = link.closes != self._closes
+        if not link.open or link.owed or stale or len(self._idle) >= _KEPT:
             link.close()
             return
         self._idle.append(link)
@@ -375,6 +375,7 @@ class Pool:
             return work(link)
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle now, and what is in use when it is given back."""
+        self._closes += 1
         while self._idle:
             self._idle.pop().close()

@@ -7,26 +7,39 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from hiredis import PushNotification
+
 from chervil.drivers.redis import outcomes
-from chervil.drivers.redis.link import Link, Pool
+from chervil.drivers.redis.link import Link, Pool, pack
 from chervil.drivers.redis.location import Location
 from chervil.drivers.redis.names import Names
 from chervil.exceptions import BackendError
+from chervil.ids import new_id
+from chervil.states import READY_STATES
 from chervil.wire.message import Outcome
 
-#: Channels in one command.
+#: Seconds that a worker of ours may take to tell before the store is asked.
+_PATIENCE = 0.005
+#: Tasks in one command.
 _AT_ONCE = 500
 
 
 class RedisListener:
     """See :class:`chervil.drivers.contracts.Listener`.
 
-    Celery's workers publish a result on the channel of its key, and so do ours: each
-    watched task is a subscription. Whoever holds ``_reading`` reads the connection:
-    mostly the thread in :meth:`wait`, and one in :meth:`watch` while there is none.
+    Our workers publish the results of what was sent here on one channel, to which this
+    connection is subscribed all the time. Celery's do not: they publish a result only on
+    the channel of its key. So what has not been heard of soon is asked for: by a
+    subscription to that channel, together with a question for what is stored already.
+    Nobody waits for either: both arrive as news do (which takes version 3 of the
+    protocol). Subscriptions that are not wanted any more are ended with the next question,
+    or when there are many.
+
+    Whoever holds ``_reading`` reads the connection.
     """
 
     def __init__(
@@ -37,87 +50,109 @@ class RedisListener:
         self._prefix = prefix
         self._pool = pool
         self._location = location
-        self._timeout = location.socket_timeout
         #: Watched ids to a mark of what was last reported.
         self._watched: dict[str, object] = {}
+        #: Of these, the ids that were asked for and so are subscribed to.
+        self._subscribed: set[str] = set()
+        #: Ids that are not watched any more but still subscribed to.
+        self._unwanted: dict[str, None] = {}
+        #: Ids to be asked for, and from when on (monotonic seconds).
+        self._later: deque[tuple[float, Sequence[str]]] = deque()
+        #: Seconds until that; none while answers come from workers that are not ours.
+        self._patience = _PATIENCE
+        #: Ids for which it was in vain.
+        self._late: set[str] = set()
         self._reading = threading.Lock()
         self._sending = threading.Lock()
-        #: How many subscriptions were asked for and confirmed; tells who waits for one.
-        self._asked = 0
-        self._confirmed = 0
-        self._progress = threading.Condition()
-        #: Documents that arrived and were not reported yet; None: to be read from the store.
-        self._heard: list[tuple[str, bytes | None]] = []
+        #: The ids of each question for what is stored that was not answered yet, and when
+        #: it was sent (monotonic seconds).
+        self._asked: deque[tuple[float, Sequence[str]]] = deque()
+        #: Documents that arrived and were not reported yet; None: to be read. And whether
+        #: they are for what was sent here.
+        self._heard: list[tuple[str, bytes | None, bool]] = []
         self._closed = False
         self._pid = os.getpid()
-        self._link = Link(location, BackendError)
+        self._channel = names.own(f"reply.{address}")
+        self._link = self._subscribe()
         self._bell, self._clapper = socket.socketpair()
         self._bell.setblocking(False)
         self._clapper.setblocking(False)
-        self._both, self._only = select.poll(), select.poll()
+        self._poll = select.poll()
         self._descriptor = self._link.socket.fileno()
-        for poll in (self._both, self._only):
-            poll.register(self._descriptor, select.POLLIN)
-        self._both.register(self._bell, select.POLLIN)
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._poll.register(self._bell, select.POLLIN)
 
     # --- watching
 
-    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+    def watch(self, ids: Collection[str], sent_here: bool) -> bool:
         """See :meth:`chervil.drivers.contracts.Listener.watch`."""
         with self._sending:
             new = [task_id for task_id in ids if task_id not in self._watched]
             self._watched.update(dict.fromkeys(new))
-            link = self._link
-            self._asked += len(new)
-            goal = self._asked  # also of those that other threads have asked for
-            self._send("SUBSCRIBE", new)
-        if self._confirmed < goal:
-            self._wait_for(goal, link)
+            if sent_here and self._patience:
+                # The end of a task that was sent after we began to listen is heard.
+                since = self._since
+                later = [task_id for task_id in new if task_id > since]
+                new = [task_id for task_id in new if task_id <= since]
+                if later:
+                    self._later.append((time.monotonic() + self._patience, later))
+                    if self._reading.locked():
+                        self.wake()  # whoever reads has not heard of that time
+            if new:
+                self._send(new)
+        return True
 
     def unwatch(self, ids: Collection[str]) -> None:
         """See :meth:`chervil.drivers.contracts.Listener.unwatch`."""
         with self._sending:
-            gone = [task_id for task_id in ids if self._watched.pop(task_id, self) is not self]
-            if not self._closed:
-                self._send("UNSUBSCRIBE", gone)
+            for task_id in ids:
+                self._watched.pop(task_id, None)
+                self._late.discard(task_id)
+                if task_id in self._subscribed:
+                    self._subscribed.remove(task_id)
+                    self._unwanted[task_id] = None
+            if len(self._unwanted) >= _AT_ONCE and not self._closed:
+                self._send(())
 
-    def _send(self, command: str, ids: Sequence[str]) -> None:
-        """The lock for sending is held."""
+    def _send(self, new: Sequence[str]) -> None:
+        """Subscribe and ask, and end what is not wanted. The lock for sending is held."""
+        packed: list[bytes] = []
+        for task_id in new:
+            self._unwanted.pop(task_id, None)
+        self._subscribed.update(new)
+        unwanted, self._unwanted = list(self._unwanted), {}
+        for start in range(0, len(unwanted), _AT_ONCE):
+            packed.append(pack(("UNSUBSCRIBE", *self._keys(unwanted, start))))
+        for start in range(0, len(new), _AT_ONCE):
+            keys = self._keys(new, start)
+            packed += (pack(("SUBSCRIBE", *keys)), pack(("MGET", *keys)))
+            self._asked.append((time.monotonic(), new[start : start + _AT_ONCE]))
         try:
-            for start in range(0, len(ids), _AT_ONCE):
-                part = ids[start : start + _AT_ONCE]
-                self._link.defer(command, *[self._prefix + task_id.encode() for task_id in part])
+            self._link.send(b"".join(packed), 0)
         except BackendError:
             self.wake()  # whoever reads connects again and subscribes to all
 
-    def _wait_for(self, goal: int, link: Link) -> None:
-        """Until that many subscriptions are in force, so that nothing is missed after."""
-        deadline = time.monotonic() + self._timeout
-        hung = False
-        while self._confirmed < goal and self._link is link and not self._closed:
-            left = deadline - time.monotonic()
-            if left <= 0 and not hung:  # it may be half open: whoever reads connects again
-                hung = True
-                deadline += self._timeout
-                link.hang_up()
-                continue
-            if left <= 0:
-                raise BackendError(
-                    f"Redis at {self._location.name} has not confirmed a subscription within "
-                    f"{2 * self._timeout:g} s"
-                )
-            if self._reading.acquire(blocking=False):
-                try:
-                    if self._confirmed < goal:
-                        self._read(left, bell=False)
-                finally:
-                    self._reading.release()
-                    self._tell_others()
-            else:
-                with self._progress:
-                    if self._confirmed < goal:
-                        # Not for long: the reader may stop before it has read ours.
-                        self._progress.wait(min(left, 0.02))
+    def _keys(self, ids: Sequence[str], start: int) -> list[bytes]:
+        return [self._prefix + task_id.encode() for task_id in ids[start : start + _AT_ONCE]]
+
+    def _subscribe(self) -> Link:
+        link = Link(self._location, BackendError, protocol=3)
+        link.send(pack(("SUBSCRIBE", self._channel)), 0)
+        #: Ids of tasks that were sent before this are smaller, if they are of ours.
+        self._since = new_id()
+        return link
+
+    def _ask(self) -> None:
+        """Ask for what has not been heard of in time."""
+        with self._sending:
+            now = time.monotonic()
+            due: list[str] = []
+            while self._later and self._later[0][0] <= now:
+                due += self._later.popleft()[1]
+            wanted = [i for i in due if i in self._watched and i not in self._subscribed]
+            if wanted:
+                self._late.update(wanted)
+                self._send(wanted)
 
     # --- reading
 
@@ -130,18 +165,14 @@ class RedisListener:
                 if self._closed:
                     break
                 if not self._heard:
-                    woken = self._read(max(0.0, deadline - time.monotonic()), bell=True)
+                    woken = self._read(max(0.0, deadline - time.monotonic()))
                 heard, self._heard = self._heard, []
             found = self._understand(heard) if heard else []
             if found or woken or time.monotonic() >= deadline:
                 return found
         return []
 
-    def _tell_others(self) -> None:
-        with self._progress:
-            self._progress.notify_all()
-
-    def _read(self, timeout: float, bell: bool) -> bool:
+    def _read(self, timeout: float) -> bool:
         """Read what arrives within that time; True when the bell rang.
 
         The lock for reading is held.
@@ -150,71 +181,86 @@ class RedisListener:
             self._connect_again()
             return False
         rung = False
-        for descriptor, _ in (self._both if bell else self._only).poll(timeout * 1000):
-            if descriptor == self._bell.fileno():
+        later, watched = self._later, self._watched
+        while later and not any(task_id in watched for task_id in later[0][1]):
+            later.popleft()  # it has been heard of meanwhile
+        if later:
+            timeout = min(timeout, max(0.0, later[0][0] - time.monotonic()))
+        ready = self._poll.poll(timeout * 1000 + (0.5 if later else 0))
+        if later and later[0][0] <= time.monotonic():
+            self._ask()
+        if not ready and self._is_deaf():
+            self._connect_again()
+        for descriptor, _ in ready:
+            if descriptor == self._descriptor:
+                self._read_link()
+            else:
                 rung = True
                 self._unring()
-            else:
-                self._read_link()
         return rung
 
+    def _is_deaf(self) -> bool:
+        """Whether a question was not answered in time: the connection may be half open."""
+        asked = self._asked
+        return bool(asked) and time.monotonic() - asked[0][0] > self._location.socket_timeout
+
     def _read_link(self) -> None:
-        confirmed = 0
         try:
             for answer in self._link.arrived():
-                confirmed += self._take(self._link, answer)
+                self._take(answer)
         except BackendError:
-            if self._closed:
-                return
-            self._connect_again()
-        if confirmed:
-            self._confirmed += confirmed
-            self._tell_others()
+            if not self._closed:
+                self._connect_again()
 
-    def _take(self, link: Link, answer: Any) -> int:
-        """1 when it confirms a subscription."""
-        if isinstance(answer, Exception):
-            raise link.refused(answer)
-        kind = answer[0]
-        if kind == b"message":
-            task_id = answer[1][len(self._prefix) :].decode("utf-8", "replace")
-            self._heard.append((task_id, answer[2]))
-            return 0
-        return 1 if kind == b"subscribe" else 0
+    def _take(self, answer: Any) -> None:
+        if isinstance(answer, PushNotification):
+            if answer[0] != b"message":
+                return
+            if answer[1] == self._channel:
+                self._patience = _PATIENCE
+                size, _, rest = answer[2].partition(b":")
+                task_id, payload = rest[: int(size)], rest[int(size) :]
+                self._heard.append((task_id.decode("utf-8", "replace"), payload or None, True))
+            else:
+                task_id = answer[1][len(self._prefix) :]
+                self._heard.append((task_id.decode("utf-8", "replace"), answer[2], False))
+        elif isinstance(answer, Exception):
+            raise self._link.refused(answer)
+        else:
+            _, ids = self._asked.popleft()
+            pairs = zip(ids, answer, strict=True)
+            self._heard += [(i, payload, False) for i, payload in pairs if payload is not None]
 
     def _connect_again(self) -> None:
-        """Subscribe to all on a new connection; what was missed is read from the store."""
+        """Subscribe to all on a new connection, and ask what was missed."""
         with self._sending:
-            old = self._link
-            link = Link(self._location, BackendError)
-            try:
-                self._link = link
-                ids = list(self._watched)
-                self._send("SUBSCRIBE", ids)
-                left = len(ids)
-                while left:
-                    for answer in link.arrived():
-                        left -= self._take(link, answer)
-            except BaseException:
-                link.close()
-                raise
+            old, self._link = self._link, self._subscribe()
             old.close()
-            for poll in (self._both, self._only):
-                poll.unregister(self._descriptor)
-                poll.register(link.socket, select.POLLIN)
-            self._descriptor = link.socket.fileno()
-            self._confirmed = self._asked
-            self._heard += [(task_id, None) for task_id in ids]
-        self._tell_others()
+            self._poll.unregister(self._descriptor)
+            self._descriptor = self._link.socket.fileno()
+            self._poll.register(self._descriptor, select.POLLIN)
+            self._asked.clear()
+            self._later.clear()
+            self._late.clear()
+            self._unwanted.clear()
+            self._subscribed.clear()
+            self._send(list(self._watched))
 
-    def _understand(self, heard: Iterable[tuple[str, bytes | None]]) -> list[Outcome]:
-        watched = self._watched
+    def _understand(self, heard: Iterable[tuple[str, bytes | None, bool]]) -> list[Outcome]:
+        watched, late = self._watched, self._late
         found: list[Outcome] = []
+        others: list[Outcome] = []
         unclear: dict[str, None] = {}
-        for task_id, payload in heard:
+        for task_id, payload, sent_here in heard:
+            status = outcomes.status_in(payload) if payload else None
             if task_id not in watched:
+                if sent_here and payload and status in READY_STATES:
+                    others.append(Outcome(task_id, status or "", payload))
                 continue
-            status = None if payload is None else outcomes.status_in(payload)
+            if sent_here:
+                late.discard(task_id)
+            elif task_id in late:
+                self._patience = 0.0
             if payload is None or status is None:
                 unclear[task_id] = None
             else:
@@ -222,7 +268,7 @@ class RedisListener:
         if unclear:
             with self._pool.link() as link:
                 found += outcomes.get(link, self._names, self._prefix, list(unclear))
-        return self._fresh(found)
+        return self._fresh(found) + others
 
     def _fresh(self, found: Iterable[Outcome]) -> list[Outcome]:
         """Leave out what was reported before."""

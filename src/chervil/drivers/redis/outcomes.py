@@ -42,7 +42,7 @@ def status_in(payload: bytes) -> str | None:
 
 
 def arguments(outcomes: Iterable[Outcome], now: float) -> list[Argument]:
-    """What scripts take outcomes as (see ``store`` in ``common.lua``)."""
+    """What scripts take outcomes as (see ``store`` in ``storing.lua``)."""
     found: list[Argument] = []
     for outcome in outcomes:
         payload = outcome.payload
@@ -52,7 +52,7 @@ def arguments(outcomes: Iterable[Outcome], now: float) -> list[Argument]:
         mark: Argument = b""
         if status_in(payload) != outcome.status:
             mark = f"{crc32(payload)}:{outcome.status}"
-        found += (outcome.task_id, life, mark, payload)
+        found += (outcome.task_id, life, mark, outcome.reply_to, payload)
     return found
 
 

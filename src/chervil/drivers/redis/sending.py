@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable
-from os import urandom
+from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Final
 
 from chervil.drivers.redis.link import Argument
@@ -25,6 +26,20 @@ _TAG_SIZE: Final = 32
 _TAG_END: Final = _TAG_SIZE + len(b'"}}')
 _TAG_AT: Final = -_TAG_END - len(_TAG)
 
+#: Delivery tags: random for this process, and counted, for drawing each costs a system call.
+_tags = count()
+_tag_start = b""
+
+
+def _new_tags() -> None:
+    global _tag_start
+    _tag_start = os.urandom(_TAG_SIZE // 4).hex().encode()
+
+
+_new_tags()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_tags)
+
 #: Envelopes in one group: a script can hand some thousand arguments to a command.
 _GROUP: Final = 1000
 
@@ -38,13 +53,9 @@ def envelope(message: Message, now: float) -> bytes:
     """
     head = encode_head(message)
     if head[:1] == b"{" and head[-2:] == b"}}":  # the properties are last
-        whole = b'%b%b",%b%b%b"}}' % (
-            _START,
-            b2a_base64(message.body, newline=False),
-            head[1:-2],
-            _TAG,
-            urandom(_TAG_SIZE // 2).hex().encode(),
-        )
+        body = b2a_base64(message.body, newline=False)
+        tag = _tag_start, next(_tags)
+        whole = b'%b%b",%b%b%b%016x"}}' % (_START, body, head[1:-2], _TAG, *tag)
     else:
         whole = encode_full(message)
     if len(whole) > LARGEST:
@@ -71,6 +82,18 @@ def parts(envelope: bytes) -> tuple[bytes, bytes | None]:
                 return envelope, None
             return b"{%b}}" % envelope[end + 2 : _TAG_AT], body
     return envelope, None
+
+
+def one_group(
+    messages: Sequence[Message], names: Names, now: float
+) -> tuple[bytes, list[bytes]] | None:
+    """The list and the envelopes of messages that all go to one list now; else None."""
+    first = messages[0]
+    queue, priority = first.queue, first.priority
+    for message in messages:
+        if message.due > now or message.queue != queue or message.priority != priority:
+            return None
+    return names.list_of(queue, priority), [envelope(message, now) for message in messages]
 
 
 def groups(messages: Iterable[Message], names: Names, now: float) -> tuple[int, list[Argument]]:

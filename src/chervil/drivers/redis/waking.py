@@ -22,6 +22,8 @@ logger = logging.getLogger("chervil.redis")
 #: The channel of what tracking tells, for connections that speak RESP2.
 _CHANNEL = "__redis__:invalidate"
 _READ = 65536
+#: What :meth:`Ear.drain` returns for a connection that was lost.
+GONE = b"gone"
 
 
 class Ear:
@@ -83,12 +85,12 @@ class Ear:
         """Whether the connection stands, as far as is known here."""
         return self._link is not None
 
-    def drain(self) -> bool:
-        """Read what there is; True when the server told something, or is gone."""
+    def drain(self) -> bytes:
+        """Read what there is; what the server told, unread, or ``GONE`` when it is gone."""
         link = self._link
         if link is None:
-            return False
-        heard = False
+            return b""
+        heard = b""
         while True:
             try:
                 data = link.socket.recv(_READ)
@@ -98,10 +100,10 @@ class Ear:
                 data = b""
             if not data:
                 self.hang_up()
-                return True
-            heard = True
+                return GONE
+            heard += data
             if len(data) < _READ and not link.location.tls:
-                return True  # there is no more
+                return heard  # there is no more
 
     def unring(self) -> bool:
         """Forget calls of :meth:`ring`; True when there was one."""
@@ -126,7 +128,7 @@ class Ear:
             return False
         poll = select.poll()
         poll.register(link.socket, select.POLLIN)
-        return bool(poll.poll(timeout * 1000)) and self.drain()
+        return bool(poll.poll(timeout * 1000)) and bool(self.drain())
 
     def hang_up(self) -> None:
         """Close the connection; :meth:`listen` makes a new one."""

@@ -52,7 +52,7 @@ class SqliteListener:
             self._ear.close()
             raise
 
-    def watch(self, ids: Collection[str], sent_here: bool) -> None:
+    def watch(self, ids: Collection[str], sent_here: bool) -> bool:
         """See :meth:`chervil.drivers.contracts.Listener.watch`."""
         for task_id in ids:
             self._watched.setdefault(task_id, None)
@@ -61,6 +61,7 @@ class SqliteListener:
             self._flag_used = time.monotonic()
             if not self._flagged:
                 self._flag(True)
+        return False
 
     def unwatch(self, ids: Collection[str]) -> None:
         """See :meth:`chervil.drivers.contracts.Listener.unwatch`."""

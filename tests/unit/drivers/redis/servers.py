@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+from chervil.drivers.redis.broker import RedisBroker
 from chervil.drivers.redis.link import Link
 from chervil.drivers.redis.location import parse
 from chervil.exceptions import BrokerUnavailable
@@ -121,3 +123,7 @@ class Proxy:
         while self._pairs:
             self._cut(next(iter(self._pairs)))
         self._listening.close()
+
+
+Serve = Callable[..., Server]
+Opened = Callable[..., RedisBroker]

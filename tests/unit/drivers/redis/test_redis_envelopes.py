@@ -135,6 +135,8 @@ def test_bindings_are_kombus() -> None:
 )
 def test_statuses_are_read_from_the_beginning(payload: bytes, status: str | None) -> None:
     assert outcomes.status_in(payload) == status
-    (task_id, life, mark, stored) = outcomes.arguments([Outcome("i", "SUCCESS", payload)], 0.0)
-    assert (task_id, life, stored) == ("i", b"", payload)
+    (task_id, life, mark, address, stored) = outcomes.arguments(
+        [Outcome("i", "SUCCESS", payload, reply_to="me")], 0.0
+    )
+    assert (task_id, life, address, stored) == ("i", b"", "me", payload)
     assert (mark == b"") == (status == "SUCCESS")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from chervil.drivers.contracts import Action, Broker, Depth, Queue, Settlement
-from chervil.drivers.redis.broker import RedisBroker
+from chervil.drivers.contracts import Action, Depth, Queue, Settlement
 from chervil.drivers.redis.results import RedisResults
-from chervil.drivers.registry import open_broker, open_results
+from chervil.drivers.registry import open_results
 from chervil.exceptions import (
     BackendError,
     BrokerUnavailable,
@@ -23,49 +21,10 @@ from chervil.exceptions import (
 from chervil.ids import new_id
 from chervil.testing.harness import claim, id_of, ids_of, is_readable, make_message, wait_for
 from chervil.wire.message import Outcome
-from tests.unit.drivers.redis.servers import Proxy, Server
+from tests.unit.drivers.redis.servers import Opened, Proxy, Serve
 
 pytestmark = pytest.mark.requires_server("redis")
 
-Serve = Callable[..., Server]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    servers: list[Server] = []
-
-    def start(*options: str) -> Server:
-        servers.append(Server(tmp_path, *options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def proxy(serve: Serve) -> Iterator[Proxy]:
-    proxy = Proxy(serve())
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., RedisBroker]]:
-    brokers: list[Broker] = []
-
-    def make(url: str, **options: object) -> RedisBroker:
-        broker = open_broker(url, options)
-        brokers.append(broker)
-        assert isinstance(broker, RedisBroker)
-        return broker
-
-    yield make
-    for broker in brokers:
-        broker.close()
-
-
-Opened = Callable[..., RedisBroker]
 QUEUE = [Queue("q")]
 
 
