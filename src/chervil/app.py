@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 from chervil import signals
 from chervil.calls import note_child
 from chervil.canvas.signature import Signature, signature
-from chervil.connections import Connected
 from chervil.context import (
     current_app,
     current_request,
@@ -23,6 +22,7 @@ from chervil.decorators import TaskDecorator, from_function
 from chervil.exceptions import AlwaysEagerIgnored, ImproperlyConfigured
 from chervil.messages import embed_of
 from chervil.options import check_limits
+from chervil.periodic import Periodic
 from chervil.registry import TaskRegistry, gen_task_name
 from chervil.result import AsyncResult as Result
 from chervil.settings import import_object
@@ -33,10 +33,6 @@ from chervil.taskoptions import CHECKS, check_names, checked
 
 #: Parts of Celery's app that are not here, and what there is instead.
 _NOT_YET = {
-    **dict.fromkeys(
-        ("add_periodic_task", "Beat"),
-        "; let a cron job or timer run 'chervil -A app call task'",
-    ),
     **dict.fromkeys(("Worker", "WorkController", "worker_main", "start"), "; run 'chervil worker'"),
     **dict.fromkeys(
         (
@@ -63,7 +59,7 @@ _NOT_YET = {
 _apps: weakref.WeakSet[Chervil] = weakref.WeakSet()
 
 
-class Chervil(Connected):
+class Chervil(Periodic):
     """An application.
 
     Nothing has to be configured: messages and results are kept in the SQLite file
@@ -222,6 +218,7 @@ class Chervil(Connected):
                 return
             if auto and not self.autofinalize:
                 raise RuntimeError("the app's tasks were used before app.finalize()")
+            self.tell_configured()
             for shared in shared_tasks():
                 shared.make(self)
             note_finalized(self)

@@ -74,7 +74,7 @@ class AsyncResult(Generic[R]):
         #: The task was sent with ``ignore_result``: ``get`` returns None at once.
         self.ignored = False
         self._meta: dict[str, Any] | None = None
-        #: The address that the message carried, when this process sent it.
+        #: The address that the message carried, when this process sent it or its parent.
         self._sent_from: str | None = None
 
     @property
@@ -125,9 +125,7 @@ class AsyncResult(Generic[R]):
         if self._meta is None:
             app = self.app
             on_news = None if on_message is None else self._news(on_message)
-            outcome = app.waits.wait(
-                self.id, self._sent_from == app.address, timeout, on_news, on_interval
-            )
+            outcome = app.waits.wait(self.id, self._sent_here(), timeout, on_news, on_interval)
             if outcome is None:
                 raise self._timed_out(timeout)
             self._keep(outcome)
@@ -158,7 +156,7 @@ class AsyncResult(Generic[R]):
         app = self.app
         on_news = None if on_message is None else self._news(on_message)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        waiter = app.waits.submit(self.id, self._sent_from == app.address, future, on_news)
+        waiter = app.waits.submit(self.id, self._sent_here(), future, on_news)
         try:
             if timeout is None:
                 return await future
@@ -171,6 +169,17 @@ class AsyncResult(Generic[R]):
         finally:
             if not future.done() or future.cancelled():
                 app.waits.cancel(waiter)
+
+    def _sent_here(self) -> bool:
+        """Whether the task's message carried this process's address.
+
+        :raises BackendError: the result cannot come here.
+        """
+        app = self.app
+        if self._sent_from == app.address:
+            return True
+        app.check_awaits(self.id)
+        return False
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()
@@ -271,7 +280,10 @@ class AsyncResult(Generic[R]):
         children = self._get_meta().get("children")
         if children is None:
             return None
-        return [result for child in children for result in _flat(child, self.app)]
+        found = [result for child in children for result in _flat(child, self.app)]
+        for result in found:
+            result._sent_from = self._sent_from
+        return found
 
     @property
     def date_done(self) -> dt.datetime | None:

@@ -90,6 +90,8 @@ def _message(
     options = {
         "parent_id": request.id,
         "root_id": request.root_id or request.id,
+        # Who waits for this task hears of what follows it, too.
+        "reply_to": request.reply_to,
         **follower["options"],
         **options,
     }

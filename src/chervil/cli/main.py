@@ -21,6 +21,8 @@ from chervil.exceptions import ChervilError
 #: Name of a command -> (module that defines ``command``, line for ``--help``).
 COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("chervil.cli.worker", "Run tasks: start a worker node."),
+    "beat": ("chervil.cli.beat", "Send periodic tasks when they are due."),
+    "schedule": ("chervil.cli.schedule", "List and change periodic tasks."),
     "call": ("chervil.cli.call", "Send one task by its name."),
     "result": ("chervil.cli.result", "Show the state and result of a task."),
     "revoke": ("chervil.cli.revoke", "Cancel tasks: those that wait, and those that run."),

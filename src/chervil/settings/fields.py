@@ -39,6 +39,7 @@ class Fields:
     result_backend: str | None
     result_backend_transport_options: dict[str, Any]
     result_expires: float | None
+    result_persistent: bool
     result_extended: bool
     task_ignore_result: bool
     task_store_errors_even_if_ignored: bool
@@ -99,3 +100,14 @@ class Fields:
     worker_task_log_datefmt: str | None
     worker_redirect_stdouts: bool
     worker_redirect_stdouts_level: str
+
+    # Periodic tasks
+    beat_schedule: dict[str, Any]
+    beat_scheduler: str
+    beat_lease: float
+    beat_max_loop_interval: float
+    beat_cron_starting_deadline: float | None
+    beat_history: int
+
+    # State that nodes share
+    coordinator_url: str | None

@@ -26,6 +26,7 @@ from chervil.drivers.contracts import Action, Broker, Consumer, Delivery, Result
 from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
 from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
 from chervil.worker.admission import Admission
+from chervil.worker.adrift import Adrift
 from chervil.worker.appetite import Appetite
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
@@ -90,6 +91,7 @@ class Hub:
         self._lost = threading.Event()
         #: The consumer whose claims were lost last.
         self._abandoned: Consumer | None = None
+        self._adrift = Adrift()
         self._wakeup = wakeup
         #: What other threads ask this one to do between two steps.
         self.requests: deque[Callable[[], None]] = deque()
@@ -124,7 +126,7 @@ class Hub:
                 self._hungry = True
             if now >= self._retry_at and (self._lost.is_set() or self._replace):
                 self._start_over()
-            room = self._room()
+            self._consumer.room = room = self._room()
             blocked = now < self._retry_at
             if not blocked and self._has_work(room):
                 self._step(room if self._hungry else 0)
@@ -164,7 +166,8 @@ class Hub:
         """Store what is to be stored, claim, dispatch."""
         try:
             deliveries = self._unstored.exchange(self._consumer, room)
-        except LeaseLost:
+        except LeaseLost as exc:
+            logger.error("%s", exc)
             self.lose()
             return
         except OperationalError as exc:
@@ -199,6 +202,8 @@ class Hub:
             verdict = self._admission.examine(delivery, now)
             if isinstance(verdict, Settlement):
                 self._unstored.settlements.append(verdict)
+                continue
+            if self._adrift and self._comes_back(verdict):
                 continue
             self._flights[verdict.number] = verdict
             if not verdict.acked:
@@ -271,6 +276,8 @@ class Hub:
             if flight is None or flight.lost:
                 if flight is not None and report.kind is not Kind.STATE:
                     del flights[report.number]
+                    if report.kind is not Kind.NOT_BEGUN:
+                        self._adrift.ended(self._settling.end(flight, report))
                 continue
             if report.kind is Kind.NOT_BEGUN:
                 if flight.signum:
@@ -381,7 +388,7 @@ class Hub:
         return self._replace
 
     def _start_over(self) -> None:
-        """With a new consumer; what still runs is ignored when it reports."""
+        """With a new consumer; what still runs is kept for the messages that come back."""
         if self._replace and not self._lost.is_set():
             self._replace = False
             if self._flights or self._unstored.settlements:
@@ -422,4 +429,21 @@ class Hub:
             else:
                 discard(frame)
                 self._flights.pop(job_number(frame), None)
+        for settlement in self._unstored.settlements:
+            self._adrift.ended(settlement)
         self._unstored.forget_claims()
+        self._adrift.leave(flight for flight in self._flights.values() if flight.lost)
+
+    def _comes_back(self, arrived: Flight) -> bool:
+        """Whether the job of a message that has come runs here already, or has ended."""
+        settlement = self._adrift.settlement(arrived)
+        if settlement is not None:
+            self._unstored.settlements.append(settlement)
+            return True
+        flight = self._adrift.running(arrived)
+        if flight is None or flight.number not in self._flights:
+            return False
+        logger.warning("Task %s[%s] has come back and runs on", flight.task.name, flight.task_id)
+        flight.delivery = arrived.delivery
+        flight.lost = False
+        return True

@@ -91,16 +91,15 @@ def test_an_executor_that_the_fork_server_could_not_tell_of(
     become = server._become_executor
 
     def dies(self: Any, text: bytes) -> None:
-        if not slow:
-            wait_until(lambda: pids(tmp_path))
+        wait_until(lambda: lines(tmp_path / "slow") if slow else pids(tmp_path))
         os._exit(1)
 
-    def becomes(self: Any, index: int, control: Any, parent: int) -> None:
+    def becomes(self: Any, *arguments: Any) -> None:
         if slow:
             with (tmp_path / "slow").open("a") as file:
                 file.write(f"{os.getpid()}\n")
             time.sleep(0.3)
-        become(self, index, control, parent)
+        become(self, *arguments)
 
     monkeypatch.setattr(server, "_tell", dies)
     monkeypatch.setattr(server, "_become_executor", becomes)
@@ -110,7 +109,6 @@ def test_an_executor_that_the_fork_server_could_not_tell_of(
     monkeypatch.undo()
     one.close()
     if slow:
-        wait_until(lambda: lines(tmp_path / "slow"))
         pid = int(lines(tmp_path / "slow")[0])
         wait_until(lambda: not parent_of(pid), 10, "it ends")
     else:

@@ -62,6 +62,8 @@ class _Work:
 class SqliteConsumer:
     """See :class:`chervil.drivers.contracts.Consumer`."""
 
+    room: int | None = None
+
     def __init__(
         self, broker: SqliteBroker, queues: Sequence[Queue], node: str, lease: float
     ) -> None:

@@ -183,7 +183,9 @@ class Soak:
 
     def _waiting(self) -> int:
         depth = self._app.broker.depths([self._queue]).get(self._queue)
-        return depth.ready + depth.delayed + depth.claimed if depth else 0
+        if depth is None:
+            return 0
+        return depth.ready + (depth.delayed or 0) + (depth.claimed or 0)
 
     def _judge(self) -> Judge:
         entries = list(read(str(self._book)))
