@@ -211,6 +211,43 @@ def test_acknowledged_before_it_runs(make: Any) -> None:
     wait_until(lambda: bench.hub.processed == 4)
 
 
+def test_what_a_dead_executor_had_not_begun_is_sent_again_at_once(make: Any) -> None:
+    """The fleet reports it in its place, and nothing tells of that report."""
+    bench = make(slots=1)
+    bench.noop.delay()
+    bench.start()
+    wait_until(lambda: bench.executors.jobs)
+    (taken,), bench.executors.jobs = bench.executors.jobs, []
+    late: list[bytes] = []
+    reports = bench.executors.reports
+
+    def with_late() -> list[bytes]:
+        found = [*reports(), *late]
+        late.clear()
+        return found
+
+    class Fleet:
+        def exits(self) -> tuple[list[str], bool]:
+            return ["an exit"], False
+
+        def bury(self, _exit: str) -> None:
+            late.append(pack_report(job_number(taken), Kind.NOT_BEGUN, 0.0, b""))
+
+    bench.executors.reports = with_late
+    on_wakeup = bench.hub._on_wakeup
+
+    def on_exit() -> None:
+        bench.hub._on_wakeup = on_wakeup
+        on_wakeup()
+        bench.hub._on_exits(Fleet())
+
+    bench.hub._on_wakeup = on_exit
+    bench._wakeup_in.send(b"!")
+    wait_until(lambda: bench.executors.jobs == [taken], 10)
+    bench.executors.end(1)
+    wait_until(lambda: bench.depth() == (0, 0))
+
+
 def test_dead_letters_are_told_of_when_they_are_stored(make: Any) -> None:
     """Not before: what cannot be stored may be run again."""
     told: list[dict[str, Any]] = []
