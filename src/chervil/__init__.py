@@ -23,6 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chervil.app import Chervil as Chervil
+    from chervil.canvas.maps import chunks as chunks
+    from chervil.canvas.maps import xmap as xmap
+    from chervil.canvas.maps import xstarmap as xstarmap
+    from chervil.canvas.primitives import chain as chain
+    from chervil.canvas.primitives import chord as chord
+    from chervil.canvas.primitives import group as group
     from chervil.canvas.signature import Signature as Signature
     from chervil.canvas.signature import maybe_signature as maybe_signature
     from chervil.canvas.signature import signature as signature
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from chervil.proxies import current_app as current_app
     from chervil.proxies import current_task as current_task
     from chervil.result import AsyncResult as AsyncResult
+    from chervil.resultsets import GroupResult as GroupResult
+    from chervil.resultsets import ResultSet as ResultSet
     from chervil.routing import Broadcast as Broadcast
     from chervil.routing import Exchange as Exchange
     from chervil.routing import Queue as Queue
@@ -50,6 +58,14 @@ _HOMES = {
     "AsyncResult": "chervil.result",
     "EagerResult": "chervil.eager",
     "allow_join_result": "chervil.joining",
+    "GroupResult": "chervil.resultsets",
+    "ResultSet": "chervil.resultsets",
+    "chain": "chervil.canvas.primitives",
+    "chord": "chervil.canvas.primitives",
+    "group": "chervil.canvas.primitives",
+    "chunks": "chervil.canvas.maps",
+    "xmap": "chervil.canvas.maps",
+    "xstarmap": "chervil.canvas.maps",
     "Signature": "chervil.canvas.signature",
     "signature": "chervil.canvas.signature",
     "maybe_signature": "chervil.canvas.signature",
@@ -68,35 +84,30 @@ __all__ = [
     "Chervil",
     "EagerResult",
     "Exchange",
+    "GroupResult",
     "Queue",
+    "ResultSet",
     "Signature",
     "Task",
     "__version__",
     "allow_join_result",
+    "chain",
+    "chord",
+    "chunks",
     "current_app",
     "current_task",
+    "group",
     "maybe_signature",
     "shared_task",
     "signature",
     "subtask",
+    "xmap",
+    "xstarmap",
 ]
 
 
 #: Names of Celery's that mean nothing yet.
-_NOT_YET = frozenset(
-    {
-        "abstract",
-        "bootsteps",
-        "chain",
-        "chord",
-        "chunks",
-        "group",
-        "GroupResult",
-        "ResultSet",
-        "xmap",
-        "xstarmap",
-    }
-)
+_NOT_YET = frozenset({"abstract", "bootsteps"})
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from chervil import signals
+from chervil.builtins import add_builtins
 from chervil.calls import note_child
 from chervil.canvas.signature import Signature, signature
 from chervil.context import (
@@ -30,6 +31,7 @@ from chervil.shared import note_finalized, shared_tasks
 from chervil.signals import Signal
 from chervil.task import Task as BaseTask
 from chervil.taskoptions import CHECKS, check_names, checked
+from chervil.workflows import Workflows
 
 #: Parts of Celery's app that are not here, and what there is instead.
 _NOT_YET = {
@@ -38,17 +40,14 @@ _NOT_YET = {
         (
             "amqp",
             "bugreport",
-            "canvas",
             "connection",
             "connection_for_read",
             "connection_for_write",
             "events",
-            "GroupResult",
             "loader",
             "log",
             "pool",
             "producer_pool",
-            "ResultSet",
             "steps",
             "user_options",
         ),
@@ -59,7 +58,7 @@ _NOT_YET = {
 _apps: weakref.WeakSet[Chervil] = weakref.WeakSet()
 
 
-class Chervil(Periodic):
+class Chervil(Periodic, Workflows):
     """An application.
 
     Nothing has to be configured: messages and results are kept in the SQLite file
@@ -221,6 +220,7 @@ class Chervil(Periodic):
             self.tell_configured()
             for shared in shared_tasks():
                 shared.make(self)
+            add_builtins(self)
             note_finalized(self)
             self.finalized = True
             for task in self._tasks.values():

@@ -299,6 +299,16 @@ class Calls(Generic[P, R]):
             options = {**options, "shadow": task.shadow_name(args, kwargs, options)}
         return self.app.publisher.build(self.name, args, kwargs, options, task)
 
+    def messages_of(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> list[Message]:
+        """The message of one call, once for each queue that it belongs into.
+
+        :raises TypeError: the function does not take these arguments.
+        """
+        args, kwargs = self._checked(args, kwargs)
+        return self._built(args, kwargs, options)
+
     def _sent(self, message: Message, add_to_parent: bool | None = None) -> AsyncResult[R]:
         """The result of a call that was sent."""
         headers = message.headers
@@ -410,25 +420,6 @@ class Calls(Generic[P, R]):
     def _apply_call(self, call: Call, options: Mapping[str, Any]) -> AsyncResult[R]:
         args, kwargs, own = self._call_of(call, options)
         return self._send(args, kwargs, own)
-
-    # --- as a value
-
-    def signature(
-        self, args: Iterable[Any] | None = None, *starargs: Any, **starkwargs: Any
-    ) -> Signature[R]:
-        """A signature; parameters as of :class:`~chervil.canvas.signature.Signature`."""
-        starkwargs.setdefault("app", self._app)
-        return Signature(self, args, *starargs, **starkwargs)
-
-    subtask = signature
-
-    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
-        """A signature with these arguments, perhaps not all of them."""
-        return Signature(self, args, kwargs, app=self._app)
-
-    def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
-        """As :meth:`s`, but nothing is added to the arguments when it is sent."""
-        return Signature(self, args, kwargs, immutable=True, app=self._app)
 
 
 #: What ``apply_async`` adds to the options by itself.

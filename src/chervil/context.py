@@ -31,6 +31,7 @@ class Context:
         "__weakref__",
         "_children",
         "_source",
+        "aftermath",
         "deliveries",
         "outer",
         "reporter",
@@ -45,6 +46,8 @@ class Context:
         deliveries: int
         #: The request during which this one began, for direct and eager calls.
         outer: Context | None
+        #: What the task itself wants stored with its end (see ``canvas.continuation``).
+        aftermath: Any
 
     lang: str | None = None
     task: str | None = None
@@ -94,6 +97,7 @@ class Context:
         self.reporter = None
         self.deliveries = 1
         self.outer = None
+        self.aftermath = None
         self._children: list[AsyncResult[Any]] | None = None
         fields = self.__dict__
         fields.update(*args, **kwargs)
@@ -116,6 +120,7 @@ class Context:
         self.reporter = None
         self.deliveries = 1
         self.outer = None
+        self.aftermath = None
         self._children = None
         fields = self.__dict__
         fields.update(headers)
@@ -246,7 +251,7 @@ def _read(request: Unread) -> None:
         if type(request) is not Unread:
             return
         whole = _source_of(request)()
-        for name in ("__dict__", "_children", "deliveries", "outer", "reporter"):
+        for name in ("__dict__", "_children", "aftermath", "deliveries", "outer", "reporter"):
             _set(request, name, getattr(whole, name))
         _set_source(request, None)
         _set(request, "__class__", Context)

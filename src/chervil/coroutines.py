@@ -68,8 +68,9 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
     Inside a running loop (an eager call from a coroutine) it runs in a thread
     of its own, since a loop cannot be entered twice.
     """
-    asyncio_module = sys.modules.get("asyncio")
-    if asyncio_module is not None and asyncio_module._get_running_loop() is not None:
+    # Another thread may be importing it in this moment; then no loop runs in this one.
+    running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if running is not None and running() is not None:
         return _run_elsewhere(coroutine)
     loop = thread_loop()
     running = Interruptible(coroutine)

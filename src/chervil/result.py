@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from chervil import states
 from chervil.context import current_app
-from chervil.exceptions import ImproperlyConfigured
 from chervil.exceptions import TimeoutError as ResultTimeout
 from chervil.joining import assert_may_block
 from chervil.wire import outcomes
@@ -63,7 +62,7 @@ class AsyncResult(Generic[R]):
         backend: object = None,
         task_name: str | None = None,
         app: Chervil | None = None,
-        parent: AsyncResult[Any] | None = None,
+        parent: Any = None,
     ) -> None:
         if not isinstance(id, str) or not id:
             raise ValueError(f"a result needs the id of a task, which is text, not {id!r}")
@@ -280,9 +279,14 @@ class AsyncResult(Generic[R]):
         children = self._get_meta().get("children")
         if children is None:
             return None
-        found = [result for child in children for result in _flat(child, self.app)]
-        for result in found:
-            result._sent_from = self._sent_from
+        found = [self.app.result_from_tuple(child) for child in children]
+        todo: list[Any] = [*found]
+        while todo:
+            result = todo.pop()
+            if hasattr(result, "results"):
+                todo += result.results
+            else:
+                result._sent_from = self._sent_from
         return found
 
     @property
@@ -381,11 +385,24 @@ class AsyncResult(Generic[R]):
 
     def as_tuple(self) -> tuple[Any, Any]:
         """``(id, parent)`` and nothing, which can be serialized."""
-        return (self.id, self.parent.as_tuple() if self.parent is not None else None), None
+        above: list[Any] = []  # a chain may be longer than the stack is deep
+        parent: Any = self.parent
+        while type(parent) is AsyncResult:
+            above.append(parent.id)
+            parent = parent.parent
+        found = parent.as_tuple() if parent is not None else None
+        for task_id in reversed(above):
+            found = (task_id, found), None
+        return (self.id, found), None
 
     def as_list(self) -> list[str]:
         """This id and those of the steps before."""
-        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+        found = [self.id]
+        parent: Any = self.parent
+        while parent is not None:
+            found += [parent.id] if isinstance(parent, AsyncResult) else parent.as_list()
+            parent = parent.parent
+        return found
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, AsyncResult):
@@ -421,28 +438,3 @@ def _throwable(value: Any, traceback: str | None) -> BaseException:
     if traceback:
         value.__cause__ = RemoteTraceback(traceback)
     return cast("BaseException", value)
-
-
-def result_from_tuple(value: Any, app: Chervil | None = None) -> AsyncResult[Any]:
-    """The result that :meth:`AsyncResult.as_tuple` described.
-
-    :raises ImproperlyConfigured: it is no such tuple.
-    """
-    if isinstance(value, AsyncResult):
-        return value
-    try:
-        (task_id, parent), _ = value
-    except (TypeError, ValueError):
-        raise ImproperlyConfigured(
-            f"{value!r} does not describe a result: want ((id, parent), None)"
-        ) from None
-    above = result_from_tuple(parent, app) if parent else None
-    return AsyncResult(task_id, None, None, app, above)
-
-
-def _flat(value: Any, app: Chervil) -> Sequence[AsyncResult[Any]]:
-    """The results in a child's tuple; the members of a group each by themselves."""
-    members = value[1] if isinstance(value, (list, tuple)) and len(value) == 2 else None
-    if members:
-        return [result for member in members for result in _flat(member, app)]
-    return [result_from_tuple(value, app)]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from chervil import clock, states
 from chervil.calls import Calls
-from chervil.canvas.signature import no_chain
+from chervil.composing import Composing
 from chervil.context import Context, current_app, current_request, pop_request, push_request
 from chervil.exceptions import ImproperlyConfigured, OperationalError
 from chervil.options import check_limits
+from chervil.replacing import Replacing
 from chervil.result import AsyncResult as Result
 from chervil.retries import Retries
 from chervil.signatures import (
@@ -27,8 +28,6 @@ from chervil.wire.message import Outcome
 from chervil.wire.times import now_text
 
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from chervil.app import Chervil
     from chervil.drivers.contracts import ResultStore
 
@@ -36,7 +35,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Task(Calls[P, R], Retries[R]):
+class Task(Calls[P, R], Retries[R], Composing[R], Replacing):
     """A task that can be sent to workers.
 
     Made by :meth:`chervil.app.Chervil.task` from a function, or written as a
@@ -334,16 +333,6 @@ class Task(Calls[P, R], Retries[R]):
     @property
     def __signal_id__(self) -> str:
         return self.name
-
-    def __or__(self, other: object) -> NoReturn:
-        """Celery's way to write a chain.
-
-        :raises TypeError: always; chains are not in this version.
-        """
-        raise no_chain(self, other)
-
-    def __ror__(self, other: object) -> NoReturn:
-        raise no_chain(other, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self.name, type(self).__module__)

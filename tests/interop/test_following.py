@@ -159,16 +159,7 @@ def test_the_request_of_a_step(
     assert (found["root_id"], found["parent_id"], found["id"]) == (parent, parent, task)
 
 
-@pytest.mark.parametrize(
-    "side",
-    [
-        "celery",
-        pytest.param(
-            "chervil",
-            marks=pytest.mark.xfail(strict=True, reason="later steps are not ended there yet"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("side", SIDES)
 def test_a_chain_that_fails(
     side: str, clients: dict[str, Client], standing: list[WorkerProcess], broker: Broker
 ) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from chervil import AsyncResult, AsyncTask, Chervil, Signature, Task, shared_task
+from chervil import (
+    AsyncResult,
+    AsyncTask,
+    Chervil,
+    GroupResult,
+    Signature,
+    Task,
+    chain,
+    chord,
+    group,
+    shared_task,
+)
 from chervil.eager import EagerResult
 
 app = Chervil("types")
@@ -75,7 +86,21 @@ assert_type(add.s(1).set(queue="q"), Signature[int])
 assert_type(add.signature((1,)).apply_async(), AsyncResult[int])
 
 
+# Workflows: the type of a chain's result is that of its last task's
+assert_type(add.s(1) | named.s(), chain[list[str]])
+assert_type((add.s(1) | shared.s() | bound.s()).delay().get(), str)
+assert_type(chain(add.s(1), shared.s()).delay(), AsyncResult[float])
+assert_type(chain(add.s(1), named.s(), bound.s()).apply_async().get(), str)
+assert_type((group(add.s(1), add.s(2)) | shared.s()).delay().get(), float)
+assert_type(group([add.s(1)]).delay(), GroupResult[Any])
+assert_type(chord([add.s(1), add.s(2)], bound.s()).delay().get(), str)
+assert_type(add.map([1, 2]).delay().get(), list[int])
+assert_type(chain(add.s(1), shared.s()).apply().get(), float)
+
+
 async def coroutines() -> None:
+    assert_type(await (await (add.s(1) | bound.s()).adelay()), str)
+    assert_type(await (await group(add.s(1)).adelay()), list[Any])
     assert_type(await add.adelay(1), AsyncResult[int])
     assert_type(await (await add.adelay(1)), int)
     assert_type(await add.delay(1).aget(timeout=1), int)

@@ -138,7 +138,7 @@ def test_tasks_wait_for_finalize_when_told_to() -> None:
     with pytest.raises(RuntimeError, match="finalize"):
         app.tasks  # noqa: B018
     app.finalize()
-    assert app.tasks == {}
+    assert all(name.startswith("celery.") for name in app.tasks)
 
 
 def test_task_cls_and_app_Task() -> None:
@@ -356,7 +356,7 @@ def test_the_app_and_its_tasks_can_be_pickled() -> None:
 # --- what is not here yet
 
 
-@pytest.mark.parametrize("name", ["chain", "group", "chord", "chunks", "xmap", "xstarmap"])
+@pytest.mark.parametrize("name", ["abstract", "bootsteps"])
 def test_names_of_celerys_say_that_they_are_not_here(name: str) -> None:
     import chervil
 

@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
     {"waits"},
     {"joining"},
     {"result"},
+    {"resultsets", "eager"},
     {"signatures", "models", "messages"},
     {"publish", "groupcommit"},
     {"connections"},
@@ -36,11 +37,10 @@ LAYERS: list[set[str]] = [
     {"registry"},
     {"coroutines"},
     {"execution"},
-    {"eager"},
-    {"calls"},
-    {"task", "taskoptions", "retries"},
+    {"calls", "composing"},
+    {"task", "taskoptions", "retries", "replacing"},
     {"periodic"},
-    {"app", "decorators", "shared"},
+    {"app", "decorators", "shared", "builtins", "workflows"},
     {"proxies"},
     {""},  # chervil/__init__.py: the public names
     {"pools"},
@@ -53,7 +53,7 @@ GROUND = LAYERS[0]
 #: These know no other package of their own line.
 APART = {"cli", "testing", "contrib"}
 #: Modules of ``drivers`` that every driver may import; the rest is one driver each.
-DRIVER_COMMONS = {"contracts", "coordination"}
+DRIVER_COMMONS = {"contracts", "coordination", "chords"}
 #: Where imports inside functions are meant: drivers are imported when their
 #: first URL is opened, commands when they are invoked, public names when used.
 LAZY = ("chervil.drivers.registry", "chervil.cli.", "chervil")

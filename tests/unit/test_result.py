@@ -23,7 +23,8 @@ from chervil.exceptions import (
     TaskRevokedError,
 )
 from chervil.ids import new_id, new_ids
-from chervil.result import RemoteTraceback, result_from_tuple
+from chervil.result import RemoteTraceback
+from chervil.resultsets import result_from_tuple
 from chervil.testing.harness import claim
 from chervil.waits import HEARD
 from chervil.wire import outcomes
@@ -95,7 +96,8 @@ def test_all_that_is_stored_can_be_read(app: Chervil) -> None:
     assert (result.state, result.status, result.info) == ("SUCCESS", "SUCCESS", {"a": 1})
     assert (result.ready(), result.successful(), result.failed()) == (True, True, False)
     assert result.date_done == dt.datetime(2026, 11, 20, 7, 39, 22, 416012, tzinfo=dt.UTC)
-    assert [r.id for r in result.children or ()] == ["c1", "m1", "m2"]
+    one, several = result.children or ()
+    assert (one.id, several.id, several.as_list()) == ("c1", "g1", ["m1", "m2"])
     assert (result.name, result.args, result.kwargs) == ("t", [1], {"k": 2})
     assert (result.worker, result.retries, result.queue) == ("w1@h", 3, "celery")
 

@@ -1,102 +1,259 @@
-"""What a message carries to be sent when its task has ended.
+"""What follows when a task has ended: callbacks, errbacks, the next step, the chord.
 
-Builds the messages and sends nothing: the worker stores them in the step that
-stores the result, so that neither comes without the other.
+Builds it and stores nothing: the worker stores it in the step that stores the result,
+so that neither comes without the other.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from inspect import Parameter, signature
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from chervil.canvas.signature import Signature, maybe_signature
+import msgspec
+
+from chervil import states
+from chervil.canvas.sending import messages_of, planner
+from chervil.canvas.shape import CHAIN, CHORD, GROUP, body_of, kind_of, listed, options_of, tasks_of
+from chervil.drivers.chords import Arrival
 from chervil.exceptions import InvalidTaskError
+from chervil.wire import outcomes, serializers
+from chervil.wire.message import Message, Outcome
+from chervil.wire.times import now_text
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
+    from chervil.canvas.shape import Sig
     from chervil.context import Context
-    from chervil.task import Task
-    from chervil.wire.message import Message
 
-logger = logging.getLogger("chervil.task")
+#: The task that makes a chord's body from what has arrived.
+UNLOCK = "celery.chord_unlock"
+
+
+class Aftermath(msgspec.Struct):
+    """What is to be stored with the end of a task; as in ``Settlement``."""
+
+    publish: list[Message] = []
+    others: list[Outcome] = []
+    arrivals: list[Arrival] = []
+    begins: dict[str, int] = {}
+    closes: list[str] = []
 
 
 def check(request: Context) -> None:
     """Refuse, before the task runs, what could not be continued after it.
 
-    :raises InvalidTaskError: the message is part of a chord, or is to be followed
-        by a group, chord or nested chain.
+    :raises InvalidTaskError: something that is to follow is no signature.
     """
+    followers = [*listed(request.callbacks), *listed(request.errbacks), *listed(request.chain)]
     if request.chord:
-        raise InvalidTaskError("it is a member of a chord, which this version cannot join")
-    followers = (*(request.callbacks or ()), *(request.errbacks or ()), *(request.chain or ()))
+        followers.append(request.chord)
+        if not request.group and not options_of(request.chord).get("group_id"):
+            raise InvalidTaskError("it is a member of a chord, but of no group")
     for follower in followers:
-        if not isinstance(follower, Mapping) or "task" not in follower:
-            raise InvalidTaskError(f"it is to be followed by {follower!r}, which is no signature")
-        kind = follower.get("subtask_type")
-        if kind:
-            raise InvalidTaskError(
-                f"it is to be followed by a {kind}, which this version cannot send"
+        if not isinstance(follower, Mapping) or not isinstance(follower.get("task"), str):
+            raise InvalidTaskError(f"it is to be followed by {follower!r:.200}, no signature")
+
+
+class Following:
+    """Works out what follows one run of a task."""
+
+    def __init__(self, app: Chervil, request: Context) -> None:
+        self.app = app
+        self.request = request
+        self.aftermath = Aftermath([], [], [], {}, [])
+
+    def success(self, value: Any) -> Aftermath:
+        """After a success: callbacks, the next step of a chain, the chord."""
+        request = self.request
+        for callback in listed(request.callbacks):
+            self.send(callback, (value,))
+        if request.chain:
+            *rest, following = request.chain  # the next step is the last
+            self.send(following, (value,), {"chain": rest})
+        if request.chord:
+            self.arrive(
+                request.id or "",
+                request.chord,
+                request.group,
+                request.group_index,
+                states.SUCCESS,
+                value,
             )
+        return self.aftermath
 
+    def failure(
+        self,
+        exception: BaseException,
+        traceback: str | None,
+        status: str = states.FAILURE,
+        quiet: bool = False,
+    ) -> Aftermath:
+        """After a failure: errbacks, and all that waits for this task fails with it.
 
-def after_success(app: Chervil, request: Context, value: Any) -> list[Message]:
-    """The messages of the callbacks and of the next step of a chain."""
-    messages = [_message(app, request, callback, (value,)) for callback in request.callbacks or ()]
-    if request.chain:
-        *rest, following = request.chain  # the next step is the last
-        messages.append(_message(app, request, following, (value,), chain=rest))
-    return messages
+        :param quiet: errbacks are only sent, none is called here.
+        """
+        request = self.request
+        if status == states.FAILURE:
+            self.call_errbacks(listed(request.errbacks), exception, traceback, quiet)
+        self.doom(listed(request.chain), exception, traceback, status)
+        if request.chord:
+            self.arrive(
+                request.id or "",
+                request.chord,
+                request.group,
+                request.group_index,
+                status,
+                exception,
+            )
+        return self.aftermath
 
+    # --- sending
 
-def after_failure(
-    app: Chervil, request: Context, exception: BaseException, traceback: str | None
-) -> list[Message]:
-    """The messages of the errbacks; those that take more than the id are called here.
+    def send(
+        self, sig: Sig, args: tuple[Any, ...], options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Plan a signature and have its messages published."""
+        request, app = self.request, self.app
+        given = {
+            "parent_id": request.id,
+            "root_id": request.root_id or request.id,
+            # Who waits for this task hears of what follows it, too.
+            "reply_to": request.reply_to,
+            **(options or {}),
+        }
+        if app.conf.task_inherit_parent_priority and request.delivery_info:
+            priority = request.delivery_info.get("priority")
+            if priority is not None and "priority" not in options_of(sig):
+                given["priority"] = priority
+        plan = planner(app)
+        plan.plan(sig, args, None, given)
+        for call in plan.calls:
+            self.aftermath.publish += messages_of(app, call)
+        self.aftermath.begins.update(plan.joins)
+        if plan.first is not None:
+            request.children.append(app.result_of(plan.first))
 
-    Which kind an errback is, its function's own signature says, so a task that is
-    not registered here is always sent.
-    """
-    messages = []
-    for errback in request.errbacks or ():
-        callback: Signature[Any] = maybe_signature(errback, app)
-        task = app.tasks.get(callback["task"])
-        if task is not None and _takes_error(task):
+    def call_errbacks(
+        self,
+        errbacks: Sequence[Sig],
+        exception: BaseException,
+        traceback: str | None,
+        quiet: bool = False,
+    ) -> None:
+        """Send errbacks; those that take more than the id are called here.
+
+        Which kind an errback is, its function's own signature says, so a task that is
+        not registered here is always sent.
+        """
+        request = self.request
+        for errback in errbacks:
+            task = self.app.tasks.get(errback["task"]) if kind_of(errback) is None else None
+            if task is None or not task.takes_error or quiet:
+                self.send(errback, (request.id,))
+                continue
             try:
-                task(request, exception, traceback, *callback.args, **callback.kwargs)
+                args, kwargs = errback.get("args") or (), errback.get("kwargs") or {}
+                task(request, exception, traceback, *args, **kwargs)
             except Exception:
-                logger.exception("The errback %s of [%s] raised", task.name, request.id)
-        else:
-            messages.append(_message(app, request, callback, (request.id,)))
-    return messages
+                import logging  # only here: not needed to import the package
+
+                text = "The errback %s of [%s] raised"
+                logging.getLogger("chervil.task").exception(text, task.name, request.id)
+
+    # --- what ends without having run
+
+    def doom(
+        self, sigs: Sequence[Sig], exception: BaseException, traceback: str | None, status: str
+    ) -> None:
+        """Let tasks that will never run end like the one that they waited for.
+
+        Those that nobody gave an id, nobody waits for.
+        """
+        todo = list(sigs)
+        while todo:
+            sig = todo.pop()
+            kind = kind_of(sig)
+            if kind in (CHAIN, GROUP):
+                todo += tasks_of(sig)
+            elif kind == CHORD:
+                todo += [*tasks_of(sig), body_of(sig)]
+            else:
+                self._doom_task(sig, exception, traceback, status)
+
+    def _doom_task(
+        self, sig: Sig, exception: BaseException, traceback: str | None, status: str
+    ) -> None:
+        options = options_of(sig)
+        task_id = options.get("task_id")
+        if not task_id:
+            return
+        conf = self.app.conf
+        if not options.get("ignore_result"):
+            payload = outcomes.encode(
+                task_id=task_id,
+                status=status,
+                result=exception,
+                traceback=traceback,
+                date_done=now_text(),
+                group_id=options.get("group_id"),
+                parent_id=self.request.id,
+                serializer=conf.result_serializer,
+                compression=conf.result_compression,
+            )
+            reply_to = options.get("reply_to") or ""
+            self.aftermath.others.append(Outcome(task_id, status, payload, 0.0, reply_to))
+        chord = options.get("chord")
+        if chord:
+            index = options.get("group_index")
+            self.arrive(task_id, chord, options.get("group_id"), index, status, exception)
+
+    # --- chords
+
+    def arrive(
+        self, member: str, chord: Sig, group: str | None, index: int | None, status: str, value: Any
+    ) -> None:
+        """Note that a member of a chord's header has ended."""
+        app, request = self.app, self.request
+        join = group or options_of(chord).get("group_id") or ""
+        trigger = app.publisher.message(
+            UNLOCK,
+            (join, chord),
+            {},
+            {
+                "queue": (request.delivery_info or {}).get("queue"),
+                "ignore_result": True,
+                "parent_id": member,
+                "root_id": request.root_id or request.id,
+                "reply_to": "",
+                "argsrepr": f"({join!r}, ...)",
+                "priority": (request.delivery_info or {}).get("priority"),
+            },
+            inherit=False,
+        )
+        self.aftermath.arrivals.append(
+            Arrival(
+                join,
+                member,
+                -1 if index is None else index,
+                int(chord.get("chord_size") or 0),
+                status != states.SUCCESS,
+                record_of(member, status, value, app.conf.result_serializer),
+                trigger,
+            )
+        )
 
 
-def _takes_error(task: Task[Any, Any]) -> bool:
-    """Whether an errback wants request, exception and traceback, and not just the id."""
-    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = signature(task.run).parameters.values()
-    positional = sum(parameter.kind in kinds for parameter in parameters)
-    return positional > 1 or any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
+def record_of(member: str, status: str, value: Any, serializer: str) -> bytes:
+    """What is kept of a member that has ended, as Celery's Redis backend writes it."""
+    if status != states.SUCCESS:
+        value = outcomes.exception_to_dict(value, serializer)
+    return serializers.dumps([1, member, status, value], serializer)[2]
 
 
-def _message(
-    app: Chervil, request: Context, follower: Any, args: tuple[Any, ...], **options: Any
-) -> Message:
-    follower = maybe_signature(follower, app)
-    if follower["immutable"]:
-        args = ()
-    options = {
-        "parent_id": request.id,
-        "root_id": request.root_id or request.id,
-        # Who waits for this task hears of what follows it, too.
-        "reply_to": request.reply_to,
-        **follower["options"],
-        **options,
-    }
-    message = app.publisher.message(
-        follower["task"], (*args, *follower["args"]), follower["kwargs"], options
-    )
-    request.children.append(app.AsyncResult(message.id))
-    return message
+def read_record(data: bytes, serializer: str) -> tuple[str, str, Any]:
+    """Task id, status, and result or exception, of such a record."""
+    (content_type,) = serializers.accept_types([serializer])
+    _, member, status, value = serializers.loads(data, content_type, "utf-8", None)
+    if status != states.SUCCESS:
+        value = outcomes.exception_from_dict(value, import_modules=True)
+    return member, status, value

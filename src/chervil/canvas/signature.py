@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from chervil.canvas.applying import Applying
+from chervil.canvas.freezing import Freezer
+from chervil.canvas.linking import Linking
 from chervil.context import current_app
 from chervil.exceptions import ImproperlyConfigured
+from chervil.ids import new_id
 
 if TYPE_CHECKING:
-    from typing import NoReturn, Self
+    from typing import Self
 
     from chervil.app import Chervil
-    from chervil.result import AsyncResult
+    from chervil.canvas.primitives import chain
     from chervil.task import Task
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: Options that keep the value that the signature has, whatever is given when it is sent.
 KEPT_OPTIONS = frozenset({"group_id", "stamped_headers"})
@@ -31,17 +36,17 @@ _types: dict[str, type[Signature[Any]]] = {}
 _S = TypeVar("_S", bound="type[Signature[Any]]")
 
 
-def register_type(name: str) -> Callable[[_S], _S]:
+def register_type(name: str | None = None) -> Callable[[_S], _S]:
     """Decorator: signatures with this ``subtask_type`` are read back as that class."""
 
     def register(cls: _S) -> _S:
-        _types[name] = cls
+        _types[name or cls.__name__] = cls
         return cls
 
     return register
 
 
-class Signature(dict[str, Any], Generic[R]):
+class Signature(Linking, Applying[R], dict[str, Any]):
     """A task with arguments and options, not yet sent.
 
     :param task: a task, its name, or another signature, which is copied.
@@ -88,6 +93,14 @@ class Signature(dict[str, Any], Generic[R]):
         )
 
     @classmethod
+    def register_type(cls, name: str | None = None) -> Callable[[_S], _S]:
+        """Decorator: signatures with this ``subtask_type`` are read back as the class.
+
+        :param name: the class's own name when not given.
+        """
+        return register_type(name)
+
+    @classmethod
     def from_dict(cls, d: Mapping[str, Any], app: Chervil | None = None) -> Signature[Any]:
         """The signature that a dict describes, of the class for its ``subtask_type``."""
         kind = d.get("subtask_type")
@@ -106,59 +119,7 @@ class Signature(dict[str, Any], Generic[R]):
         signature.setdefault("immutable", False)
         return signature
 
-    # --- sending
-
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
-        """Send it, with more arguments before those that it has."""
-        return self.apply_async(partial_args, partial_kwargs)
-
-    def apply_async(
-        self,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> AsyncResult[R]:
-        """Send it; parameters and errors as in :meth:`chervil.task.Task.apply_async`.
-
-        Options that are None count as not given.
-        """
-        args, kwargs, options = self._merged(args, kwargs, options)
-        task = self._task()
-        if task is not None:
-            return task.apply_async(args, kwargs, **options)
-        return self.app.send_task(self["task"], args, kwargs, **options)
-
-    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
-        """:meth:`delay` for coroutines."""
-        return await self.aapply_async(partial_args, partial_kwargs)
-
-    async def aapply_async(
-        self,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> AsyncResult[R]:
-        """:meth:`apply_async` for coroutines."""
-        args, kwargs, options = self._merged(args, kwargs, options)
-        task = self._task()
-        if task is not None:
-            return await task.aapply_async(args, kwargs, **options)
-        return await self.app.asend_task(self["task"], args, kwargs, **options)
-
-    def apply(
-        self,
-        args: Iterable[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> AsyncResult[R]:
-        """Run it here and now; see :meth:`chervil.task.Task.apply`."""
-        args, kwargs, options = self._merged(args, kwargs, options)
-        return self.type.apply(args, kwargs, **options)
-
-    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
-        """Call the task as a function."""
-        args, kwargs, _ = self._merged(partial_args, partial_kwargs, {})
-        return cast("R", self.type(*args, **kwargs))
+    # --- merging
 
     def _merged(
         self,
@@ -226,47 +187,75 @@ class Signature(dict[str, Any], Generic[R]):
         """Say whether more arguments are ignored."""
         self["immutable"] = immutable
 
-    def link(self, callback: Signature[Any]) -> Signature[Any]:
-        """Have a signature sent with the result when the task succeeds.
+    # --- becoming a part of something
 
-        :returns: the callback.
+    if TYPE_CHECKING:
+
+        def __or__(self, other: Signature[T]) -> chain[T]:  # type: ignore[override]
+            """A chain: the other one is sent with the result of this one."""
+
+        def __ror__(self, other: Signature[Any]) -> chain[R]: ...  # type: ignore[override]
+
+        def __ior__(self, other: Signature[T]) -> chain[T]: ...  # type: ignore[override]
+
+    else:
+
+        def __or__(self, other):
+            return self._followed_by(other)
+
+        def __ror__(self, other):
+            return self.as_signature(other)._followed_by(self)
+
+        __ior__ = __or__  # not dict's, which would merge the two
+
+    def _followed_by(self, other: Any) -> Signature[Any]:
+        """``self | other``; the composite classes have rules of their own."""
+        return cast("Signature[Any]", _types["chain"]._joined(self, self.as_signature(other)))
+
+    @classmethod
+    def _joined(cls, first: Any, other: Any) -> Any:
+        raise NotImplementedError
+
+    def as_signature(self, other: Any) -> Signature[Any]:
+        """What ``|`` may take: a signature, or a dict like one.
+
+        :raises TypeError: it is neither.
         """
-        return self._append("link", callback)
+        if isinstance(other, Signature):
+            return other
+        if isinstance(other, Mapping) and "task" in other:
+            return Signature.from_dict(other, app=self._app)
+        hint = f"; write {other.name}.s(...)" if callable(getattr(other, "s", None)) else ""
+        raise TypeError(f"a signature can be combined with another one, not {other!r:.100}{hint}")
 
-    def link_error(self, errback: Signature[Any]) -> Signature[Any]:
-        """Have a signature sent when the task fails.
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        chord: Mapping[str, Any] | None = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,
+    ) -> Any:
+        """Fix the ids under which it will run, in place; the result that there will be.
 
-        :returns: the errback.
+        :param _id: use this id, unless it has one.
+        :param group_id: id of the group that it is a member of.
+        :param chord: the body of the chord whose header it is a part of.
         """
-        return self._append("link_error", errback)
+        frozen, node = Freezer(new_id, self.app.address).freeze(
+            self,
+            task_id=_id,
+            group_id=group_id,
+            group_index=group_index,
+            chord=chord,
+            root_id=root_id,
+            parent_id=parent_id,
+        )
+        self.update(frozen)
+        return self.app.result_of(node)
 
-    def on_error(self, errback: Signature[Any]) -> Self:
-        """:meth:`link_error`, but returns this signature."""
-        self.link_error(errback)
-        return self
-
-    def _append(self, key: str, value: Signature[Any]) -> Signature[Any]:
-        items = self["options"].get(key)
-        if items is None:
-            items = self["options"][key] = []
-        elif not isinstance(items, list):
-            items = self["options"][key] = [items]
-        if value not in items:
-            items.append(value)
-        return value
-
-    def __or__(self, other: object) -> NoReturn:
-        """Celery's way to write a chain.
-
-        :raises TypeError: always; a dict would make a dict of the two.
-        """
-        raise no_chain(self, other)
-
-    def __ror__(self, other: object) -> NoReturn:
-        raise no_chain(other, self)
-
-    def __ior__(self, other: object) -> NoReturn:
-        raise no_chain(self, other)
+    _freeze = freeze
 
     # --- what it is
 
@@ -364,14 +353,6 @@ class Signature(dict[str, Any], Generic[R]):
         return self.reprcall()
 
 
-def no_chain(left: object, right: object) -> TypeError:
-    """The error for ``left | right``."""
-    return TypeError(
-        f"{left!r:.100} | {right!r:.100}: chains are not in this version; to run one task with "
-        "the result of another, use add.apply_async((1, 2), link=mul.s(3))"
-    )
-
-
 def _restored(content: dict[str, Any]) -> Signature[Any]:
     return Signature.from_dict(content)
 
@@ -402,6 +383,11 @@ def maybe_signature(d: Any, app: Chervil | None = None, clone: bool = False) -> 
     if app is not None and isinstance(d, Signature):
         d._app = app
     return d
+
+
+def type_of(name: str) -> Any:
+    """The class for a ``subtask_type``."""
+    return _types[name]
 
 
 #: Celery's old name.

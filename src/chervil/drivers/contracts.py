@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from chervil.drivers.chords import Arrival, JoinStore
 from chervil.wire.message import Message, Outcome
 from chervil.wire.notes import Note
 
@@ -130,6 +131,14 @@ class Settlement(msgspec.Struct, gc=False):
     outcome: Outcome | None = None
     #: Messages to be stored in the same step: retries, callbacks, next steps.
     publish: Sequence[Message] = ()
+    #: Outcomes of others that end with this one, such as the later steps of a chain.
+    others: Sequence[Outcome] = ()
+    #: Members of chords that end with this one.
+    arrivals: Sequence[Arrival] = ()
+    #: Chords that begin with what is published: ids and how many members they have.
+    begins: Mapping[str, int] = {}
+    #: Chords whose body is published here: what was kept for them may go.
+    closes: Sequence[str] = ()
 
 
 class Depth(msgspec.Struct, frozen=True):
@@ -168,10 +177,11 @@ class Consumer(Protocol):
     def exchange(self, settlements: Sequence[Settlement], limit: int) -> Sequence[Delivery]:
         """Settle what is finished and claim up to ``limit`` messages, without waiting.
 
-        Where the broker can (``Features.atomic_results``) the outcomes and
-        follow-up messages of a settlement are stored in the same transaction;
-        elsewhere the caller has stored the outcomes, and follow-ups are stored
-        before the message is settled.
+        Where the broker can (``Features.atomic_results``) the outcomes, arrivals and
+        follow-up messages of a settlement are stored in the same transaction, and so
+        are the triggers of chords that are complete with it; elsewhere the caller has
+        stored outcomes and arrivals, and follow-ups are stored before the message is
+        settled.
 
         :raises LeaseLost: the lease ran out; nothing was claimed and the
             settlements changed nothing.
@@ -378,7 +388,7 @@ class Listener(Protocol):
     def close(self) -> None: ...
 
 
-class ResultStore(Protocol):
+class ResultStore(JoinStore, Protocol):
     """Keeps the last outcome of each task."""
 
     def put(self, outcomes: Sequence[Outcome]) -> None:

@@ -20,21 +20,24 @@ import enum
 import os
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
+from chervil.drivers.chords import Arrival
 from chervil.exceptions import MessageTooLarge
-from chervil.wire.message import Message
+from chervil.wire.message import Message, Outcome
 
 #: Frames up to this many bytes travel in the datagram itself.
 INLINE_LIMIT = 32 * 1024
 
-_JOB = struct.Struct("<QBIIH")
+_JOB = struct.Struct("<QBIII")
 _REPORT = struct.Struct("<QBBdI")
 #: Where the byte is that says how to read the rest, and what comes behind it.
 _FLAG, _REST = 8, 9
-_INLINE, _SPOOLED, _FULL_ENVELOPE, _LIMITED = 0, 1, 2, 4
+_INLINE, _SPOOLED, _FULL_ENVELOPE, _LIMITED, _JUDGED = 0, 1, 2, 4, 16
+_SIZE = struct.Struct("<I")
 #: Several frames are an array of MessagePack, behind this.
 _SEVERAL = 8
 _SEVERAL_HEAD = bytes([*bytes(_FLAG), _SEVERAL])
@@ -65,6 +68,19 @@ class Kind(enum.IntEnum):
     NOT_BEGUN = 8
     #: The executor of that index takes no more jobs and ends when what it runs has ended.
     LEAVING = 9
+    #: What follows from a verdict.
+    CONCLUDED = 10
+
+
+class Verdict(msgspec.Struct, array_like=True, gc=False):
+    """How a task has ended that did not run, or did not end by itself."""
+
+    #: FAILURE or REVOKED.
+    status: str
+    #: The exception's class, module and arguments, as in a stored result.
+    error: dict[str, Any]
+    #: Call no code of the application: an executor died of it.
+    quiet: bool = False
 
 
 class Job(msgspec.Struct, gc=False):
@@ -79,6 +95,8 @@ class Job(msgspec.Struct, gc=False):
     queue: str = ""
     #: It has a time limit, so the pool must be able to interrupt it.
     limited: bool = False
+    #: It has ended without its executor: only what follows from that is to be worked out.
+    verdict: Verdict | None = None
 
 
 class Extra(msgspec.Struct, array_like=True, gc=False):
@@ -90,6 +108,11 @@ class Extra(msgspec.Struct, array_like=True, gc=False):
     detail: str = ""
     #: The task the state is about, where it is not the job's own.
     task_id: str = ""
+    #: As in :class:`chervil.drivers.contracts.Settlement`.
+    others: Sequence[Outcome] = []
+    arrivals: Sequence[Arrival] = []
+    begins: Mapping[str, int] = {}
+    closes: Sequence[str] = []
 
 
 class Report(msgspec.Struct, gc=False):
@@ -107,6 +130,7 @@ class Report(msgspec.Struct, gc=False):
 SUCCEEDED = Extra("SUCCESS")
 _KINDS = tuple(Kind)
 _encode_extra = msgspec.msgpack.Encoder().encode
+_decode_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _decode_extra = msgspec.msgpack.Decoder(Extra).decode
 _encode_frames = msgspec.msgpack.Encoder().encode
 _decode_frames = msgspec.msgpack.Decoder(list[bytes]).decode
@@ -116,6 +140,10 @@ def pack_job(job: Job) -> bytes:
     """The frame of a job."""
     head, body, queue = job.head, job.body, job.queue.encode()
     flag = (_FULL_ENVELOPE if body is None else _INLINE) | (_LIMITED if job.limited else 0)
+    if job.verdict is not None:
+        verdict = _encode_extra(job.verdict)
+        queue = _SIZE.pack(len(verdict)) + verdict + queue
+        flag |= _JUDGED
     fixed = _JOB.pack(job.number, flag, job.deliveries, len(head), len(queue))
     return fixed + queue + head + (body or b"")
 
@@ -127,9 +155,16 @@ def unpack_job(frame: bytes) -> Job:
     number, flag, deliveries, size, width = _JOB.unpack_from(frame)
     start = _JOB.size + width
     body = None if flag & _FULL_ENVELOPE else frame[start + size :]
-    queue = frame[_JOB.size : start].decode()
     head = frame[start : start + size]
-    return Job(number, deliveries, head, body, queue, flag >= _LIMITED)
+    if flag & _JUDGED:
+        at = _JOB.size + _SIZE.size
+        end = at + _SIZE.unpack_from(frame, _JOB.size)[0]
+        verdict = _decode_verdict(frame[at:end])
+        queue = frame[end:start].decode()
+        return Job(number, deliveries, head, body, queue, bool(flag & _LIMITED), verdict)
+    return Job(
+        number, deliveries, head, body, frame[_JOB.size : start].decode(), bool(flag & _LIMITED)
+    )
 
 
 def job_number(frame: bytes) -> int:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from chervil import states
-from chervil.canvas import continuation
+from chervil.canvas.continuation import Aftermath, Following, check
 from chervil.context import Context, Unread, unread
 from chervil.exceptions import (
     ChervilError,
@@ -30,7 +30,7 @@ from chervil.exceptions import (
 )
 from chervil.execution import Ending, execute, format_traceback
 from chervil.log import task_fields
-from chervil.pools.frames import SUCCEEDED, Extra, Job, Kind, pack_report
+from chervil.pools.frames import SUCCEEDED, Extra, Job, Kind, Verdict, pack_report
 from chervil.wire import envelope, outcomes
 from chervil.wire.celery_v2 import decode_body
 from chervil.wire.envelope import Head, Headers
@@ -110,13 +110,19 @@ class Runner:
     # --- before
 
     def open(self, job: Job) -> Run | None:
-        """What there is to run; None when the job was unreadable and reported so."""
+        """What there is to run; None when there is nothing.
+
+        The job was unreadable, or a verdict on it was given, and that is reported.
+        """
+        if job.verdict is not None:
+            self._judge(job, job.verdict)
+            return None
         try:
             head = None if job.body is None else envelope.glance(job.head)
             run = self._open_whole(job) if head is None else self._open_usual(job, head)
             request = run.request
             if run.headers is None and request.follows:
-                continuation.check(request)
+                check(request)
         except (ChervilError, KeyError) as exc:
             self._unreadable(job, exc)
             return None
@@ -179,7 +185,7 @@ class Runner:
         self,
         job: Job,
         message: Message,
-        task: Task[Any, Any],
+        task: Task[Any, Any] | None,
         args: list[Any],
         kwargs: dict[str, Any],
         embed: dict[str, Any],
@@ -201,11 +207,32 @@ class Runner:
                 "queue": job.queue,
             },
         )
-        if request.ignore_result is None:
+        if request.ignore_result is None and task is not None:
             request.ignore_result = task.ignore_result
         request.deliveries = job.deliveries
         request.reporter = partial(self._report_state, job.number)
         return request
+
+    def _judge(self, job: Job, verdict: Verdict) -> None:
+        """Report what follows from the end of a task that did not end by itself."""
+        after: Aftermath | None = None
+        try:
+            message = envelope.decode(job.head, job.body)
+            args, kwargs, embed = decode_body(
+                message.body,
+                message.content_type,
+                message.content_encoding,
+                message.headers.get("compression"),
+                self._accept,
+            )
+            request = self._request(job, message, None, args, kwargs, embed)
+            error = outcomes.exception_from_dict(verdict.error)
+            following = Following(self.app, request)
+            after = following.failure(error, None, verdict.status, verdict.quiet)
+        except Exception:
+            logger.exception("What follows the end of a task cannot be told")
+        frame = pack_report(job.number, Kind.CONCLUDED, 0.0, b"", _extra(verdict.status, after))
+        self.report(frame)
 
     def _unreadable(self, job: Job, exc: Exception) -> None:
         reason = f"{type(exc).__name__}: {exc}"
@@ -252,7 +279,7 @@ class Runner:
                     raise
                 if ending.status == states.FAILURE:
                     request = run.request
-                    request.callbacks = request.errbacks = request.chain = None
+                    request.callbacks = request.errbacks = request.chain = request.chord = None
                 ending = Ending(states.FAILURE, exc, format_traceback(exc), ending.runtime)
         if self._log_info or ending.status == states.FAILURE:
             _log(run, ending)
@@ -261,10 +288,13 @@ class Runner:
         status, number, runtime = ending.status, run.number, ending.runtime
         if status == states.SUCCESS:
             seen, extra = run.seen, SUCCEEDED
-            if seen is not run.headers and run.request.follows:
-                # These become its children, which the outcome names.
-                follow = continuation.after_success(self.app, run.request, ending.value)
-                extra = Extra(status, follow)
+            if seen is not run.headers:
+                after = run.request.aftermath
+                if run.request.follows:
+                    # What it sends becomes its children, which the outcome names.
+                    after = Following(self.app, run.request).success(ending.value)
+                if after is not None:
+                    extra = _extra(status, after)
             if seen.ignore_result:
                 return pack_report(number, Kind.IGNORED, runtime, b"", extra)
             payload = self._outcome(run, ending)
@@ -275,13 +305,24 @@ class Runner:
             return self._retry_frame(run, ending)
         if status == states.REJECTED:
             return self._reject_frame(run, ending)
-        return pack_report(number, Kind.IGNORED, runtime, b"")
+        if run.seen is run.headers:
+            return pack_report(number, Kind.IGNORED, runtime, b"")
+        after = run.request.aftermath  # of a task that was replaced: the other one goes on
+        if after is None:
+            run.request.errbacks = None
+            after = self._failure(run.request, ending.value, None)  # nobody else would tell
+        return pack_report(number, Kind.IGNORED, runtime, b"", _extra(states.IGNORED, after))
+
+    def _failure(
+        self, request: Context, exception: BaseException, traceback: str | None
+    ) -> Aftermath | None:
+        if not request.follows:
+            return None
+        return Following(self.app, request).failure(exception, traceback)
 
     def _failure_frame(self, run: Run, ending: Ending) -> bytes:
-        follow: Sequence[Message] = ()
         task, request = run.task, run.request
-        if request.follows:
-            follow = continuation.after_failure(self.app, request, ending.value, ending.traceback)
+        after = self._failure(request, ending.value, ending.traceback)
         kind = Kind.ENDED
         if not task.acks_on_failure_or_timeout and task.acks_late:
             kind = Kind.FAILED_UNACKED
@@ -289,13 +330,8 @@ class Runner:
         payload = self._outcome(run, ending) if keep else b""
         if kind is Kind.ENDED and not keep:
             kind = Kind.IGNORED
-        return pack_report(
-            run.number,
-            kind,
-            ending.runtime,
-            payload,
-            Extra(states.FAILURE, follow, *_reason(ending)),
-        )
+        extra = _extra(states.FAILURE, after, *_reason(ending))
+        return pack_report(run.number, kind, ending.runtime, payload, extra)
 
     def _retry_frame(self, run: Run, ending: Ending) -> bytes:
         retry: Retry = ending.value
@@ -315,7 +351,8 @@ class Runner:
         if not run.request.ignore_result:
             failed = Ending(states.FAILURE, reject, None, ending.runtime)
             payload = self._outcome(run, failed)
-        extra = Extra(states.FAILURE, (), f"rejected by the task: {reject.reason}")
+        after = self._failure(run.request, reject, None)
+        extra = _extra(states.FAILURE, after, f"rejected by the task: {reject.reason}")
         return pack_report(run.number, Kind.REJECTED, ending.runtime, payload, extra)
 
     def _outcome(self, run: Run, ending: Ending) -> bytes:
@@ -351,6 +388,23 @@ class Runner:
             "retries": request.retries,
             "queue": request.delivery_info.get("queue"),
         }
+
+
+def _extra(status: str, after: Aftermath | None, reason: str = "", detail: str = "") -> Extra:
+    """The rarer parts of a report."""
+    if after is None:
+        return Extra(status, (), reason, detail)
+    return Extra(
+        status,
+        after.publish,
+        reason,
+        detail,
+        "",
+        after.others,
+        after.arrivals,
+        after.begins,
+        after.closes,
+    )
 
 
 def _reason(ending: Ending) -> tuple[str, str]:

@@ -188,10 +188,9 @@ _HARMLESS = {
         "result_chord_expires",
     ),
     **_no_effect(
-        "there are no chords yet",
+        "chords are joined without looking for results",
         "result_chord_retry_interval",
         "result_chord_join_timeout",
-        "task_allow_error_cb_on_chord_header",
     ),
 }
 

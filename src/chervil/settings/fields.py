@@ -56,6 +56,7 @@ class Fields:
     task_default_rate_limit: str | float | None
 
     # Running tasks in the caller
+    task_allow_error_cb_on_chord_header: bool
     task_always_eager: bool
     task_eager_propagates: bool
     task_store_eager_result: bool

@@ -81,6 +81,17 @@ EXECUTION = group(
     ),
 )
 
+WORKFLOWS = group(
+    "Workflows",
+    Setting(
+        "task_allow_error_cb_on_chord_header",
+        BOOL,
+        False,
+        "`link_error()` of a chord links to the tasks of its header, too, and not only to its "
+        "body.",
+    ),
+)
+
 EAGER = group(
     "Running tasks in the caller",
     Setting(

@@ -14,6 +14,7 @@ SETTINGS: dict[str, Setting] = {
         for_messages.CONTENT,
         for_messages.RESULTS,
         for_tasks.EXECUTION,
+        for_tasks.WORKFLOWS,
         for_tasks.EAGER,
         for_tasks.SENDING,
         for_tasks.ROUTING,

@@ -37,6 +37,7 @@ from chervil.testing.harness import (
     make_message,
     wait_for,
 )
+from chervil.testing.joining import SettledJoinConformance
 from chervil.testing.liveness import LivenessConformance
 from chervil.wire.envelope import decode_head
 from chervil.wire.message import Outcome
@@ -49,7 +50,7 @@ def _next_due(consumer: Consumer) -> float | None:
     return consumer.next_due()
 
 
-class BrokerConformance(LivenessConformance):
+class BrokerConformance(LivenessConformance, SettledJoinConformance):
     """The whole suite. Subclasses define the fixture ``broker_url``."""
 
     # --- order

@@ -15,6 +15,7 @@ from chervil.drivers.registry import open_results
 from chervil.ids import new_id, new_ids
 from chervil.states import FAILURE, RETRY, STARTED, SUCCESS
 from chervil.testing.harness import PATIENCE, in_fork, other_process, wait_for
+from chervil.testing.joining import JoinConformance
 from chervil.wire.message import Outcome
 
 
@@ -28,7 +29,7 @@ def stored(outcome: Outcome) -> tuple[str, str, bytes, float]:
     return outcome.task_id, outcome.status, outcome.payload, outcome.expires
 
 
-class StoreConformance:
+class StoreConformance(JoinConformance):
     """The suite. Subclasses define the fixture ``store_url``."""
 
     #: Whether other processes see what is stored.

@@ -19,6 +19,7 @@ from chervil.exceptions import DecodeError, NotRegistered, TaskRevokedError, Wor
 from chervil.wire.celery_v1 import upgrade
 from chervil.wire.envelope import Head, decode, decode_head, encode_head
 from chervil.wire.times import parse_time
+from chervil.worker.ends import Final
 from chervil.worker.flight import Flight
 from chervil.worker.outcomes import Outcomes
 from chervil.worker.revocations import Revocations
@@ -114,6 +115,22 @@ class Admission:
             not known.late,
         )
 
+    def judged(self, final: Final, acked: bool, quiet: bool, now: float) -> Flight:
+        """The flight on which an executor works out what follows an end."""
+        self._number += 1
+        return Flight(
+            self._number,
+            final.delivery,
+            final.outcome.task_id if final.outcome is not None else "",
+            self._tasks["celery.accumulate"],
+            "",
+            True,
+            now,
+            acked=acked,
+            final=final,
+            quiet=quiet,
+        )
+
     def _learn(self, name: str) -> Known | None:
         task = self._tasks.get(name)
         if task is None:
@@ -166,8 +183,9 @@ class Admission:
                 signum=None,
                 expired=expired,
             )
-        outcome = self._outcomes.failed(head, TaskRevokedError(why), states.REVOKED)
-        return Settlement(delivery, outcome=outcome)
+        error = TaskRevokedError(why)
+        outcome = self._outcomes.failed(head, error, states.REVOKED)
+        return Final(delivery, outcome=outcome, error=error, status=states.REVOKED)
 
     def _unreadable(self, delivery: Delivery, exc: DecodeError) -> Settlement:
         logger.error(
@@ -190,11 +208,13 @@ class Admission:
                 head.id,
                 delivery.deliveries,
             )
-            return Settlement(
+            error = NotRegistered(head.task)
+            return Final(
                 delivery,
                 Action.DEAD,
                 reason=f"task {head.task!r} is not registered",
-                outcome=self._outcomes.failed(head, NotRegistered(head.task)),
+                outcome=self._outcomes.failed(head, error),
+                error=error,
             )
         wait = min(2.0 ** (delivery.deliveries - 1), _LONGEST_PARK_SECONDS)
         logger.log(
@@ -217,12 +237,9 @@ class Admission:
         logger.error(
             "Task %s[%s] was %s; it is now in the dead-letter queue", task.name, head.id, reason
         )
-        return Settlement(
-            delivery,
-            Action.DEAD,
-            reason=reason,
-            outcome=self._outcomes.failed(head, WorkerLostError(reason)),
-        )
+        error = WorkerLostError(reason)
+        outcome = self._outcomes.failed(head, error)
+        return Final(delivery, Action.DEAD, reason=reason, outcome=outcome, error=error)
 
 
 def _upgrade(delivery: Delivery) -> Head:

@@ -7,13 +7,20 @@ still runs goes on as theirs, and one that has ended is settled: neither runs tw
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from typing import TYPE_CHECKING
 
 from chervil import clock
 from chervil.drivers.contracts import Settlement
 from chervil.exceptions import DecodeError
+from chervil.pools.frames import discard, job_number
 from chervil.wire.envelope import decode_head
 from chervil.worker.flight import Flight
+
+if TYPE_CHECKING:
+    from chervil.worker.fleet import Fleet
+
+logger = logging.getLogger("chervil.worker")
 
 #: Ends that are kept for messages that have not come back, and for how many seconds.
 _MOST = 1000
@@ -31,9 +38,37 @@ class Adrift:
     def __bool__(self) -> bool:
         return bool(self._running or self._ended)
 
-    def leave(self, flights: Iterable[Flight]) -> None:
-        """The claims of these jobs are lost, and they run on."""
-        self._running.update((flight.task_id, flight) for flight in flights)
+    def abandon(
+        self,
+        flights: dict[int, Flight],
+        early: list[Flight],
+        settlements: list[Settlement],
+        fleet: Fleet,
+    ) -> None:
+        """Forget a node's claims, which are others' now; what runs is kept for the messages
+        that come back.
+
+        :param flights: all jobs; those that have not begun are taken out.
+        :param early: jobs whose messages were to be taken off first; emptied.
+        :param settlements: of jobs that have ended; emptied.
+        """
+        for flight in early:  # not stored as taken off: they are others' now
+            del flights[flight.number]
+        early.clear()
+        for flight in flights.values():
+            flight.lost = not flight.acked
+        for frame in fleet.take_back():
+            number = job_number(frame)
+            begun = flights.get(number)
+            if begun is not None and not begun.lost:
+                fleet.put_again(frame)
+            else:
+                discard(frame)
+                flights.pop(number, None)
+        for settlement in settlements:
+            self.ended(settlement)
+        settlements.clear()
+        self._running.update((f.task_id, f) for f in flights.values() if f.lost)
 
     def ended(self, settlement: Settlement) -> None:
         """A job whose claim is lost has ended."""
@@ -46,13 +81,18 @@ class Adrift:
             del self._ended[next(iter(self._ended))]
         self._ended[task_id] = clock.monotonic() + _KEPT_SECONDS, settlement
 
-    def running(self, arrived: Flight) -> Flight | None:
-        """The job that runs already, of the message that has come."""
+    def runs_on(self, arrived: Flight, flights: dict[int, Flight]) -> bool:
+        """Whether the job of a message that has come runs already; it is that message's now."""
         flight = self._running.get(arrived.task_id)
         if flight is None or not _same(flight, arrived):
-            return None
+            return False
         del self._running[arrived.task_id]
-        return flight
+        if flight.number not in flights:
+            return False
+        logger.warning("Task %s[%s] has come back and runs on", flight.task.name, flight.task_id)
+        flight.delivery = arrived.delivery
+        flight.lost = False
+        return True
 
     def settlement(self, arrived: Flight) -> Settlement | None:
         """How the job ended that the message that has come is for."""

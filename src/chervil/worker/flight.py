@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chervil.drivers.contracts import Delivery
+from chervil.pools.frames import Job
+from chervil.worker.ends import Final, verdict_of
 
 if TYPE_CHECKING:
     from chervil.task import Task
@@ -41,3 +43,20 @@ class Flight(msgspec.Struct):
     sent: bool = False
     #: Its time limits are being kept.
     watched: bool = False
+    #: How it ended without its executor; what follows from that is being worked out.
+    final: Final | None = None
+    #: For that no code of the application is called, of which an executor has died.
+    quiet: bool = False
+
+    def job(self) -> Job:
+        """What an executor gets of it."""
+        delivery = self.delivery
+        return Job(
+            self.number,
+            delivery.deliveries,
+            delivery.head,
+            delivery.body,
+            delivery.queue,
+            bool(self.hard_limit or self.soft_limit),
+            None if self.final is None else verdict_of(self.final, self.quiet),
+        )

@@ -24,10 +24,11 @@ from chervil import clock
 from chervil.backoff import Backoff
 from chervil.drivers.contracts import Action, Broker, Consumer, Delivery, ResultStore, Settlement
 from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
-from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
+from chervil.pools.frames import Kind, discard, job_number, pack_job, unpack_report
 from chervil.worker.admission import Admission
 from chervil.worker.adrift import Adrift
 from chervil.worker.appetite import Appetite
+from chervil.worker.ends import Final, something_waits
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
 from chervil.worker.pollers import Pollers
@@ -201,7 +202,7 @@ class Hub:
         for delivery in deliveries:
             verdict = self._admission.examine(delivery, now)
             if isinstance(verdict, Settlement):
-                self._unstored.settlements.append(verdict)
+                self._end(verdict, acked=False)
                 continue
             if self._adrift and self._comes_back(verdict):
                 continue
@@ -215,17 +216,8 @@ class Hub:
 
     def _send(self, flight: Flight) -> None:
         flight.sent = True
-        delivery = flight.delivery
-        job = Job(
-            flight.number,
-            delivery.deliveries,
-            delivery.head,
-            delivery.body,
-            delivery.queue,
-            bool(flight.hard_limit or flight.soft_limit),
-        )
         try:
-            self._fleet.dispatch(flight, pack_job(job))
+            self._fleet.dispatch(flight, pack_job(flight.job()))
         except MessageTooLarge as exc:
             self._cannot_send(flight, exc)
 
@@ -233,9 +225,11 @@ class Hub:
         """There is no room to hand a large message over; there may be later."""
         logger.error("Task %s[%s]: %s", flight.task.name, flight.task_id, exc)
         del self._flights[flight.number]
-        if flight.acked:
+        if flight.final is not None:
+            self._unstored.add(flight.final, flight.acked)
+        elif flight.acked:
             outcome = self._settling.failed(flight, exc)
-            self._unstored.outcomes.extend([outcome] if outcome else [])
+            self._unstored.add(Settlement(flight.delivery, outcome=outcome), acked=True)
         else:
             until = clock.now() + _NO_ROOM_SECONDS
             self._unstored.settlements.append(
@@ -247,7 +241,7 @@ class Hub:
         for frame in self._fleet.take_back():
             number = job_number(frame)
             flight = self._flights.get(number)
-            if flight is not None and flight.acked:  # the broker has it no more: it stays with us
+            if flight is not None and (flight.acked or flight.final):  # it stays with us
                 self._fleet.put_again(frame)
                 continue
             discard(frame)
@@ -286,12 +280,18 @@ class Hub:
                     self._send(flight)
                 continue
             if report.kind is Kind.STATE:
-                self._unstored.outcomes.append(self._settling.state(flight, report))
+                self._unstored.states.append(self._settling.state(flight, report))
                 continue
             del flights[report.number]
             total += report.runtime
             count += 1
-            add(flight, self._settling.end(flight, report))
+            settlement = self._settling.end(flight, report)
+            if settlement.publish or settlement.arrivals:
+                self._hungry = True  # what follows may be for us: the same exchange finds it
+            if isinstance(settlement, Final) and flight.final is None:
+                self._end(settlement, flight.acked)
+                continue
+            add(settlement, flight.acked)
         if count:
             self.processed += count
             self._appetite.ran(total, count)
@@ -302,15 +302,35 @@ class Hub:
         for flight, settlement in self._fleet.endings:
             if self._flights.pop(flight.number, None) is None or flight.lost:
                 continue
-            self._unstored.add(flight, settlement)
+            if flight.final is not None and not flight.quiet:
+                self._judge(flight.final, flight.acked, quiet=True)
+            elif flight.final is not None:
+                self._unstored.add(flight.final, flight.acked)
+            else:
+                self._end(settlement, flight.acked)
         self._fleet.endings.clear()
+
+    def _end(self, settlement: Settlement, acked: bool) -> None:
+        """Settle a task that did not end by itself.
+
+        What follows from that (errbacks, later steps, chords) an executor works out.
+        """
+        if isinstance(settlement, Final) and something_waits(settlement.delivery):
+            self._judge(settlement, acked, quiet=False)
+        else:
+            self._unstored.add(settlement, acked)
+
+    def _judge(self, final: Final, acked: bool, quiet: bool) -> None:
+        flight = self._admission.judged(final, acked, quiet, monotonic())
+        self._flights[flight.number] = flight
+        self._send(flight)
 
     def _end_revoked(self, flight: Flight) -> None:
         """A job that was cancelled before it began."""
         del self._flights[flight.number]
         if not flight.sent:
             self._early.remove(flight)
-        self._unstored.add(flight, self._settling.revoked(flight, "revoked"))
+        self._end(self._settling.revoked(flight, "revoked"), flight.acked)
 
     # --- waiting
 
@@ -410,29 +430,13 @@ class Hub:
         self._watch()
 
     def _abandon(self) -> None:
-        """Forget the claims, which are others' now."""
         self._abandoned = self._consumer
         logger.error(
             "This node's lease ran out (was it stopped, or the broker away or emptied?): its %d "
             "claims belong to others now and it starts over",
             len(self._flights),
         )
-        for flight in self._early:  # not stored as taken off: they are others' now
-            del self._flights[flight.number]
-        self._early.clear()
-        for flight in self._flights.values():
-            flight.lost = not flight.acked
-        for frame in self._fleet.take_back():
-            flight_ = self._flights.get(job_number(frame))
-            if flight_ is not None and not flight_.lost:
-                self._fleet.put_again(frame)
-            else:
-                discard(frame)
-                self._flights.pop(job_number(frame), None)
-        for settlement in self._unstored.settlements:
-            self._adrift.ended(settlement)
-        self._unstored.forget_claims()
-        self._adrift.leave(flight for flight in self._flights.values() if flight.lost)
+        self._adrift.abandon(self._flights, self._early, self._unstored.settlements, self._fleet)
 
     def _comes_back(self, arrived: Flight) -> bool:
         """Whether the job of a message that has come runs here already, or has ended."""
@@ -440,10 +444,4 @@ class Hub:
         if settlement is not None:
             self._unstored.settlements.append(settlement)
             return True
-        flight = self._adrift.running(arrived)
-        if flight is None or flight.number not in self._flights:
-            return False
-        logger.warning("Task %s[%s] has come back and runs on", flight.task.name, flight.task_id)
-        flight.delivery = arrived.delivery
-        flight.lost = False
-        return True
+        return self._adrift.runs_on(arrived, self._flights)

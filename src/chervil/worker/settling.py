@@ -16,9 +16,10 @@ from chervil.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
-from chervil.pools.frames import Kind, Report
+from chervil.pools.frames import Extra, Kind, Report
 from chervil.wire.envelope import decode_head
 from chervil.wire.message import Outcome
+from chervil.worker.ends import Final
 from chervil.worker.outcomes import Outcomes
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Settling:
     def end(self, flight: Flight, report: Report) -> Settlement:
         """The settlement of a job that reported its end."""
         kind, extra = report.kind, report.extra
-        if flight.signum and extra.status != states.SUCCESS:
+        if flight.signum and extra.status != states.SUCCESS and flight.final is None:
             return self.revoked(flight)
         outcome = None
         if report.payload:
@@ -62,10 +63,15 @@ class Settling:
                 clock.now() + self._lifetime if self._lifetime else 0.0,
                 flight.reply_to,
             )
-        if kind is Kind.ENDED:
-            return Settlement(flight.delivery, outcome=outcome, publish=extra.publish)
-        if kind is Kind.IGNORED or kind is Kind.RETRY:
-            return Settlement(flight.delivery, outcome=outcome, publish=extra.publish)
+        if kind is Kind.ENDED or kind is Kind.IGNORED or kind is Kind.RETRY:
+            settlement = Settlement(flight.delivery, outcome=outcome, publish=extra.publish)
+            if extra.others or extra.arrivals or extra.begins or extra.closes:
+                self._add(settlement, extra)
+            return settlement
+        if kind is Kind.CONCLUDED and flight.final is not None:
+            flight.final.publish = extra.publish
+            self._add(flight.final, extra)
+            return flight.final
         if kind is Kind.REQUEUE:
             # The task asked for it, so it is no sign of a task that kills its workers.
             return Settlement(flight.delivery, Action.REQUEUE, counted=False)
@@ -78,7 +84,7 @@ class Settling:
             outcome = self._outcomes.ended(flight, DecodeError(extra.reason))
         if kind is Kind.REJECTED and signals.task_rejected.receivers:
             signals.task_rejected.send(sender=flight.task, message=flight.delivery, exc=None)
-        return Settlement(
+        settlement = Settlement(
             flight.delivery,
             Action.DEAD,
             reason=extra.reason,
@@ -86,6 +92,17 @@ class Settling:
             outcome=outcome,
             publish=extra.publish,
         )
+        self._add(settlement, extra)
+        return settlement
+
+    def _add(self, settlement: Settlement, extra: Extra) -> None:
+        """What ends and begins with the job."""
+        if extra.others:
+            expires = self._outcomes.expires()
+            for outcome in extra.others:
+                outcome.expires = expires
+        settlement.others, settlement.arrivals = extra.others, extra.arrivals
+        settlement.begins, settlement.closes = extra.begins, extra.closes
 
     def stored(self, settlements: Sequence[Settlement]) -> None:
         """The broker has taken these: tell of those that are dead letters now."""
@@ -128,8 +145,9 @@ class Settling:
                 signum=signum,
                 expired=False,
             )
-        outcome = self._outcomes.ended(flight, TaskRevokedError(how), states.REVOKED)
-        return Settlement(flight.delivery, outcome=outcome)
+        error = TaskRevokedError(how)
+        outcome = self._outcomes.ended(flight, error, states.REVOKED)
+        return Final(flight.delivery, outcome=outcome, error=error, status=states.REVOKED)
 
     def timed_out(self, flight: Flight) -> Settlement:
         """The settlement of a job that was ended by its hard time limit."""
@@ -143,25 +161,29 @@ class Settling:
         outcome = self._outcomes.ended(flight, error)
         if not flight.task.acks_on_failure_or_timeout and flight.task.acks_late:
             reason = f"hard time limit of {flight.hard_limit:g}s exceeded"
-            return Settlement(flight.delivery, Action.DEAD, reason=reason, outcome=outcome)
-        return Settlement(flight.delivery, outcome=outcome)
+            return Final(flight.delivery, Action.DEAD, reason=reason, outcome=outcome, error=error)
+        return Final(flight.delivery, outcome=outcome, error=error)
 
     def died(self, flight: Flight, how: str) -> Settlement:
         """The settlement of a job whose executor died while it ran."""
+        if flight.final is not None:
+            return flight.final
         name, ident, delivery = flight.task.name, flight.task_id, flight.delivery
         most = flight.task.max_deliveries or self._most
         error = WorkerLostError(f"the executor that ran it {how}")
         if flight.acked or not flight.task.reject_on_worker_lost:
             logger.error("Task %s[%s] is lost: its executor %s", name, ident, how)
-            return Settlement(delivery, outcome=self._outcomes.ended(flight, error))
+            return Final(delivery, outcome=self._outcomes.ended(flight, error), error=error)
         if most and delivery.deliveries >= most:
             reason = f"its executor {how}, in each of {delivery.deliveries} deliveries"
             logger.error("Task %s[%s] is now in the dead-letter queue: %s", name, ident, reason)
-            return Settlement(
+            error = WorkerLostError(reason)
+            return Final(
                 delivery,
                 Action.DEAD,
                 reason=reason,
-                outcome=self._outcomes.ended(flight, WorkerLostError(reason)),
+                outcome=self._outcomes.ended(flight, error),
+                error=error,
             )
         logger.warning(
             "Task %s[%s] is run again: its executor %s (delivery %d of %d)",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from chervil.drivers.contracts import Broker, Consumer, Delivery, ResultStore, Settlement
-from chervil.wire.message import Message, Outcome
-from chervil.worker.flight import Flight
+from chervil.exceptions import OperationalError
+from chervil.wire.message import Outcome
 from chervil.worker.settling import Settling
+from chervil.worker.storing import close_joins, put_first
+
+logger = logging.getLogger("chervil.worker")
 
 
 class Unstored:
@@ -24,22 +28,20 @@ class Unstored:
         self._settling = settling
         self._shared = shared
         self.settlements: list[Settlement] = []
-        #: Of jobs that were acknowledged early, and states on the way.
-        self.outcomes: list[Outcome] = []
-        self._messages: list[Message] = []
+        #: States of jobs that go on.
+        self.states: list[Outcome] = []
+        #: Ends of jobs whose messages are gone already.
+        self._loose: list[Settlement] = []
 
     def __bool__(self) -> bool:
-        return bool(self.settlements or self.outcomes or self._messages)
+        return bool(self.settlements or self._loose or self.states)
 
-    def add(self, flight: Flight, settlement: Settlement) -> None:
-        """A job has ended."""
-        if not flight.acked:
-            self.settlements.append(settlement)
-            return
-        if settlement.outcome is not None:
-            self.outcomes.append(settlement.outcome)
-        if settlement.publish:
-            self._messages.extend(settlement.publish)
+    def add(self, settlement: Settlement, acked: bool) -> None:
+        """A job has ended.
+
+        :param acked: its message is gone already: only what it left behind is stored.
+        """
+        (self._loose if acked else self.settlements).append(settlement)
 
     def exchange(self, consumer: Consumer, limit: int) -> Sequence[Delivery]:
         """Store everything, and claim up to ``limit`` messages.
@@ -47,28 +49,34 @@ class Unstored:
         :raises LeaseLost: the claims belong to others.
         :raises OperationalError: what is still here has not been stored.
         """
-        if self.outcomes:
-            self._store.put(self.outcomes)
-            self.outcomes = []
-        if self._messages:
-            self._broker.publish(self._messages)
-            self._messages = []
+        if self.states or self._loose:
+            self._store_loose()
         settlements = self.settlements
         if not self._shared:
-            self._put_first(settlements)
+            put_first(self._store, settlements)
         deliveries = consumer.exchange(settlements, limit)
         self.settlements = []
+        if not self._shared:
+            self._close_joins(settlements)
         self._settling.stored(settlements)
         return deliveries
 
-    def _put_first(self, settlements: Sequence[Settlement]) -> None:
-        """Write the outcomes to a store of another technology, before their messages go."""
-        outcomes = [s.outcome for s in settlements if s.outcome is not None]
-        if outcomes:
-            self._store.put(outcomes)
-            for settlement in settlements:
-                settlement.outcome = None
+    def _store_loose(self) -> None:
+        """Store what belongs to no message that is claimed."""
+        if self.states:
+            self._store.put(self.states)
+            self.states = []
+        if self._loose:
+            put_first(self._store, self._loose)
+            messages = [message for s in self._loose for message in s.publish]
+            if messages:
+                self._broker.publish(messages)
+            loose, self._loose = self._loose, []
+            self._close_joins(loose)
 
-    def forget_claims(self) -> None:
-        """They belong to others now."""
-        self.settlements.clear()
+    def _close_joins(self, settlements: Sequence[Settlement]) -> None:
+        """What these needed is stored: what is left of their chords may as well expire."""
+        try:
+            close_joins(self._store, settlements)
+        except OperationalError as exc:
+            logger.warning("What arrived at chords that have begun stays until it expires: %s", exc)

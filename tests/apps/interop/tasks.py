@@ -94,6 +94,16 @@ def _plain(task: Any, side: str) -> None:
         return value
 
     @task()
+    def total(values: list[int]) -> int:
+        return sum(values)
+
+    @task(bind=True)
+    def notes(self: Any, values: list[int], path: str) -> int:
+        """A body that leaves its id."""
+        note(path, f"{side} {self.request.id}")
+        return sum(values)
+
+    @task()
     def shown(*args: Any, **kwargs: Any) -> str:
         return repr((args, kwargs))
 

@@ -59,6 +59,12 @@ class MemoryConsumer:
                 changed |= space.insert(entries, now)
                 if settlement.outcome is not None:
                     outcomes.append(settlement.outcome)
+                outcomes.extend(settlement.others)
+                if settlement.arrivals:
+                    fired = space.joins.arrive(settlement.arrivals, now)
+                    changed |= space.insert(space.pack(a.trigger for a in fired), now)
+                if settlement.closes:
+                    space.joins.close(settlement.closes, now)
             if outcomes:
                 told = space.put(outcomes, now)
             claimed = self._claim(limit, now)

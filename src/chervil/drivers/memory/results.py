@@ -7,6 +7,7 @@ from heapq import heappop
 from typing import Any
 
 from chervil import clock
+from chervil.drivers.chords import Arrival, Joined
 from chervil.drivers.memory.listener import MemoryListener
 from chervil.drivers.memory.space import space_of
 from chervil.wire.message import Outcome
@@ -53,6 +54,49 @@ class MemoryResults:
         """See :meth:`chervil.drivers.contracts.ResultStore.listener`."""
         return MemoryListener(self.space, address)
 
+    # --- chords and groups
+
+    joins = True
+
+    def announce(self, joins: Mapping[str, int]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.announce`; members say it themselves."""
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """See :meth:`chervil.drivers.contracts.ResultStore.arrive`."""
+        with self.space.lock:
+            return self.space.joins.arrive(arrivals, clock.now(), again=True)
+
+    def joined(self, join: str) -> Joined | None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.joined`."""
+        with self.space.lock:
+            return self.space.joins.joined(join)
+
+    def widen(self, join: str, by: int) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.widen`."""
+        with self.space.lock:
+            self.space.joins.get(join, clock.now()).wider += by
+
+    def close_joins(self, joins: Collection[str]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.close_joins`."""
+        with self.space.lock:
+            self.space.joins.close(joins, clock.now())
+
+    def put_group(self, group: str, payload: bytes, expires: float) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.put_group`."""
+        with self.space.lock:
+            self.space.groups[group] = (expires, payload)
+
+    def get_group(self, group: str) -> bytes | None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.get_group`."""
+        with self.space.lock:
+            expires, payload = self.space.groups.get(group, (0.0, None))
+        return None if 0 < expires <= clock.now() else payload
+
+    def forget_group(self, group: str) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.forget_group`."""
+        with self.space.lock:
+            self.space.groups.pop(group, None)
+
     def expire(self) -> int:
         """See :meth:`chervil.drivers.contracts.ResultStore.expire`."""
         now, found = clock.now(), 0
@@ -64,6 +108,9 @@ class MemoryResults:
                 if outcome is not None and outcome.expires == expires:
                     del results[task_id]
                     found += 1
+            found += self.space.joins.expire(now, _EXPIRE)
+            for group in [g for g, (until, _) in self.space.groups.items() if 0 < until <= now]:
+                del self.space.groups[group]
         return found
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chervil.drivers.contracts import DeadLetter, Depth
+from chervil.drivers.memory.joins import Joins
 from chervil.exceptions import ImproperlyConfigured
 from chervil.wire.envelope import encode_head
 from chervil.wire.message import Message, Outcome
@@ -67,6 +68,8 @@ class Space:
         self.results: dict[str, Outcome] = {}
         self.expiries: list[tuple[float, str]] = []
         self.listeners: list[MemoryListener] = []
+        self.joins = Joins()
+        self.groups: dict[str, tuple[float, bytes]] = {}
         self.mailboxes: list[MemoryMailbox] = []
 
     # --- all of these are called with the lock held

@@ -13,7 +13,7 @@ from chervil.drivers.redis.consumer import RedisConsumer
 from chervil.drivers.redis.fanout import RedisFanout
 from chervil.drivers.redis.link import Argument, Link, Pool, Refused, pack
 from chervil.drivers.redis.location import parse
-from chervil.drivers.redis.names import Names, result_prefix
+from chervil.drivers.redis.names import Names, group_prefix, result_prefix
 from chervil.drivers.redis.results import RedisResults
 from chervil.drivers.redis.scripts import load
 from chervil.drivers.redis.sending import MAX_SIZE, envelope, groups, one_group
@@ -52,6 +52,7 @@ class RedisBroker:
         self.pool = Pool(self.location, BrokerUnavailable)
         #: Where outcomes go that are settled with their messages; see :meth:`shares`.
         self.results = result_prefix(self.location)
+        self.groups = group_prefix(self.location)
         #: Queues that this object has made known to the server.
         self._known: set[str] = set()
         #: The server's settings were looked at.
@@ -275,7 +276,7 @@ class RedisBroker:
         """See :meth:`chervil.drivers.contracts.Broker.shares`."""
         if not isinstance(store, RedisResults) or store.location.place != self.location.place:
             return False
-        self.results = store.prefix
+        self.results, self.groups = store.prefix, store.groups
         return True
 
     def close(self) -> None:

@@ -33,6 +33,8 @@ _LOOK = load("look.lua")
 
 #: Claims in one exchange; others of the server's clients wait as long.
 _MOST: Final = 1000
+#: Of so many rounds through the queues the inner lists are served first in one.
+_TURNS: Final = 8
 #: Seconds between looks without being told, in case that something was lost on the way.
 _LOOK_AGAIN: Final = 5.0
 #: What the server tells may arrive so many seconds after what is seen.
@@ -72,7 +74,7 @@ class RedisConsumer:
         consumers, claims = names.own("consumers"), names.own(f"claims.{self._id}")
         self._hashes = names.prefix, consumers, claims, self._id
         self._revoked = names.own("revoked")
-        self._turns = [self._keys(turn) for turn in range(len(self._queues))]
+        self._turns = [self._keys(turn) for turn in range(_TURNS * len(self._queues))]
         self._lists = [keys[: self._list_count] for keys in self._turns]
         self._turn = 0
         #: Number of the next claim.
@@ -103,12 +105,19 @@ class RedisConsumer:
         """All lists in the order in which they are served, then the delayed sets.
 
         Each priority step of all queues comes before the next step, as in kombu; which
-        queue is the first among them changes with the turn.
+        queue is the first among them changes with the turn. The inner lists, which are
+        empty most of the time, come second, so that looking there costs nothing more; that
+        they are not forgotten while the first is always full, now and then they come first.
         """
-        order = self._queues[turn:] + self._queues[:turn]
-        by_queue = [self._names.lists_of(queue) for queue in order]
+        queues, names = self._queues, self._names
+        first = turn % len(queues)
+        order = queues[first:] + queues[:first]
+        inner: list[Argument] = [names.inner_list(queue) for queue in order]
+        by_queue = [names.lists_of(queue)[1:] for queue in order]
         found: list[Argument] = [key for step in zip(*by_queue, strict=True) for key in step]
-        return found + [self._names.delayed(queue) for queue in self._queues]
+        before = 0 if turn // len(queues) == _TURNS - 1 else 1
+        found[before:before] = inner
+        return found + [names.delayed(queue) for queue in queues]
 
     # --- connecting
 
@@ -200,7 +209,7 @@ class RedisConsumer:
             return []
         now = clock.now()
         # What we change ourselves the server does not tell us of.
-        changing = bool(work.publish or work.settled)
+        changing = bool(work.publish or work.settled or work.joining)
         if not limit and not changing and not self._full:
             return self._settle(link, work, now)
         keys = self._to_look_at(now, changing or self._full)
@@ -288,6 +297,7 @@ class RedisConsumer:
         names, number = self._names, self._number
         self._number += limit
         count, messages = groups(work.publish, names, now) if work.publish else (0, [])
+        joins, chords = work.joins(names, now) if work.joining else (0, [])
         return link.script(
             script,
             keys,
@@ -303,10 +313,13 @@ class RedisConsumer:
             count,
             len(work.settled),
             len(work.acks),
+            joins,
+            self._broker.groups,
             *outcomes.arguments(work.outcomes, now),
             *messages,
             *work.others(),
             *work.acks,
+            *chords,
         )
 
     def _to_look_at(self, now: float, changing: bool) -> Sequence[Argument]:

@@ -1,4 +1,5 @@
 -- include common.lua
+-- include join.lua
 -- include storing.lua
 -- include claiming.lua
 -- Settles, stores what belongs to it, makes ready what is due, and claims.
@@ -9,7 +10,7 @@
 --   of lists, prefix of results, then how many there are of each of these, which follow:
 --   outcomes (see store), message groups (see send), others of
 --   (claim, action, 1 when the delivery counts, until, queue, reason, detail),
---   claims that are acknowledged.
+--   claims that are acknowledged, joins (see join.lua). Before them: prefix of groups.
 -- Answers nothing when the lease was lost, 0 for a connection that was given up, else
 --   {1 when nothing is ready, time of the next delayed one or '', 1 when there are
 --    revocations, claim, envelope, claim, envelope...}
@@ -19,7 +20,7 @@
 local consumer, now, limit = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local number, lists, results = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local outcomes, groups = tonumber(ARGV[9]), tonumber(ARGV[10])
-local others, acks = tonumber(ARGV[11]), tonumber(ARGV[12])
+local others, acks, joining = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local claims = P .. '_chervil.claims.' .. consumer
 
 local connection = redis.call('HGET', P .. '_chervil.consumers', consumer)
@@ -76,7 +77,7 @@ local function promote(key)
   return redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
 end
 
-local at = store(13, outcomes, results)
+local at = store(15, outcomes, results)
 at = send(at, groups, now)
 for _ = 1, others do
   settle(at)
@@ -84,6 +85,9 @@ for _ = 1, others do
 end
 for first = at, at + acks - 1, 1000 do
   redis.call('HDEL', claims, unpack(ARGV, first, math.min(first + 999, at + acks - 1)))
+end
+if joining > 0 then
+  joins(at + acks, joining, ARGV[14])
 end
 
 local next_due = ''

@@ -28,6 +28,8 @@ class Names:
         self._steps = location.priority_steps
         #: What is put behind a queue's name for each priority step, first served first.
         self.suffixes = [f"{self._sep}{step}" if step else "" for step in self._steps]
+        #: Behind those the list for what only our workers can do.
+        self.suffixes.append(f"{self._sep}chervil")
         self._lists: dict[tuple[str, int], bytes] = {}
         self._channels = location.fanout_prefix.replace("{db}", str(location.db))
         self._keyed = location.fanout_patterns
@@ -48,8 +50,14 @@ class Names:
         return key
 
     def lists_of(self, queue: str) -> list[bytes]:
-        """All lists of a queue, the one that is served first in front."""
-        return [self.key(self.check(queue) + suffix) for suffix in self.suffixes]
+        """All lists of a queue: the inner one, then those for the priorities in their order."""
+        return [self.inner_list(queue)] + [
+            self.key(self.check(queue) + suffix) for suffix in self.suffixes[:-1]
+        ]
+
+    def inner_list(self, queue: str) -> bytes:
+        """The list of a queue that Celery's workers do not read."""
+        return self.key(self.check(queue) + self.suffixes[-1])
 
     def key(self, name: str) -> bytes:
         """The key of that name."""
@@ -120,6 +128,11 @@ def result_prefix(location: Location) -> bytes:
     if prefix and prefix[-1] not in ":_-.":
         prefix += "_"
     return (prefix + RESULTS).encode()
+
+
+def group_prefix(location: Location) -> bytes:
+    """What comes before the id in the keys of a group."""
+    return result_prefix(location)[: -len(RESULTS)] + b"celery-taskset-meta-"
 
 
 def _pattern(routing_key: str) -> str:

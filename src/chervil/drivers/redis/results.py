@@ -6,16 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
-from chervil.drivers.redis import outcomes
-from chervil.drivers.redis.link import Pool
+from chervil.drivers.chords import Arrival, Joined
+from chervil.drivers.redis import joining, outcomes
+from chervil.drivers.redis.link import Argument, Pool
 from chervil.drivers.redis.listener import RedisListener
 from chervil.drivers.redis.location import parse
-from chervil.drivers.redis.names import Names, result_prefix
+from chervil.drivers.redis.names import Names, group_prefix, result_prefix
 from chervil.drivers.redis.scripts import load
 from chervil.exceptions import BackendError
 from chervil.wire.message import Outcome
 
 _STORE = load("outcomes.lua")
+_ARRIVE = load("arrive.lua")
 #: Outcomes that are stored by one call of the script; others wait as long.
 _AT_ONCE = 500
 
@@ -35,6 +37,7 @@ class RedisResults:
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.location = parse(url, options or {})
         self.prefix = result_prefix(self.location)
+        self.groups = group_prefix(self.location)
         self._names = Names(self.location)
         self._pool = Pool(self.location, BackendError)
 
@@ -67,6 +70,73 @@ class RedisResults:
     def listener(self, address: str) -> RedisListener:
         """See :meth:`chervil.drivers.contracts.ResultStore.listener`."""
         return RedisListener(self.location, self._names, self.prefix, self._pool, address)
+
+    # --- chords and groups
+
+    joins = True
+
+    def announce(self, joins: Mapping[str, int]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.announce`."""
+        self._join(len(joins), joining.begins_of(joins))
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """See :meth:`chervil.drivers.contracts.ResultStore.arrive`."""
+        if not arrivals:
+            return ()
+        fired = self._join(*joining.arrivals_of(arrivals, lambda arrival: (b"", b"")))
+        pairs = set(zip(fired[::2], fired[1::2], strict=True))
+        return [a for a in arrivals if (a.join.encode(), a.member.encode()) in pairs]
+
+    def close_joins(self, joins: Collection[str]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.close_joins`."""
+        self._join(len(joins), joining.closes_of(joins))
+
+    def _join(self, count: int, arguments: Sequence[Argument]) -> list[bytes]:
+        if not count:
+            return []
+        with self._pool.link() as link:
+            answer: list[bytes] = link.script(
+                _ARRIVE, (), self._names.prefix, self.groups, count, *arguments
+            )
+        return answer
+
+    def joined(self, join: str) -> Joined | None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.joined`."""
+        key = self._group(join)
+        with self._pool.link() as link:
+            values = link.call("ZRANGE", key + b".j", 0, -1)
+            done = link.call("GET", key + b".c") == b"done"
+        return Joined(done, values) if values else None
+
+    def widen(self, join: str, by: int) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.widen`."""
+        with self._pool.link() as link:
+            link.call("INCRBY", self._group(join) + b".t", by)
+
+    def put_group(self, group: str, payload: bytes, expires: float) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.put_group`."""
+        life = int((expires - clock.now()) * 1000)
+        with self._pool.link() as link:
+            if expires <= 0:
+                link.call("SET", self._group(group), payload)
+            elif life > 0:
+                link.call("SET", self._group(group), payload, "PX", life)
+            else:
+                link.call("UNLINK", self._group(group))
+
+    def get_group(self, group: str) -> bytes | None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.get_group`."""
+        with self._pool.link() as link:
+            payload: bytes | None = link.call("GET", self._group(group))
+        return payload
+
+    def forget_group(self, group: str) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.forget_group`."""
+        with self._pool.link() as link:
+            link.call("UNLINK", self._group(group))
+
+    def _group(self, name: str) -> bytes:
+        return self.groups + name.encode()
 
     def expire(self) -> int:
         """See :meth:`chervil.drivers.contracts.ResultStore.expire`; Redis does it by itself."""

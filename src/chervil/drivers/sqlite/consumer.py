@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from chervil import clock
+from chervil.drivers.chords import Arrival
 from chervil.drivers.contracts import Action, Delivery, Queue, Settlement
-from chervil.drivers.sqlite import messages, outcomes, revoked
+from chervil.drivers.sqlite import joins, messages, outcomes, revoked
 from chervil.drivers.sqlite.database import Database, Link
 from chervil.drivers.sqlite.wake import Ear
 from chervil.exceptions import BrokerUnavailable, LeaseLost, OperationalError
@@ -29,7 +30,19 @@ class _OutOfStep(Exception):
 class _Work:
     """What one exchange has to do and what came of it."""
 
-    __slots__ = ("acks", "claimed", "news", "numbers", "others", "outcomes", "packed", "wake")
+    __slots__ = (
+        "acks",
+        "arrivals",
+        "claimed",
+        "closes",
+        "news",
+        "numbers",
+        "others",
+        "outcomes",
+        "packed",
+        "triggers",
+        "wake",
+    )
 
     def __init__(self, settlements: Sequence[Settlement], held: dict[int, int]) -> None:
         #: Tags to numbers of messages, of what is settled.
@@ -38,6 +51,10 @@ class _Work:
         self.others: list[tuple[int, Settlement]] = []
         self.outcomes: list[Outcome] = []
         self.packed: list[messages.Packed] = []
+        self.arrivals: list[Arrival] = []
+        self.closes: list[str] = []
+        #: Messages of which some may be published, by the member that brings them.
+        self.triggers: dict[tuple[str, str], messages.Packed] = {}
         self.claimed: list[Delivery] = []
         #: Numbers of queues whose consumers should look.
         self.wake: set[int] = set()
@@ -55,8 +72,17 @@ class _Work:
                 self.others.append((number, settlement))
             if settlement.outcome is not None:
                 self.outcomes.append(settlement.outcome)
+            if settlement.others:
+                self.outcomes.extend(settlement.others)
             if settlement.publish:
                 self.packed.extend(map(messages.pack, settlement.publish))
+            if settlement.arrivals:
+                self.arrivals.extend(settlement.arrivals)
+                for arrival in settlement.arrivals:
+                    key = arrival.join, arrival.member
+                    self.triggers[key] = messages.pack(arrival.trigger)
+            if settlement.closes:
+                self.closes.extend(settlement.closes)
 
 
 class SqliteConsumer:
@@ -125,7 +151,7 @@ class SqliteConsumer:
         return self._exchange(_Work(settlements, self._held), limit)
 
     def _exchange(self, work: _Work, limit: int) -> Sequence[Delivery]:
-        targets = {row.queue for row in work.packed}
+        targets = {row.queue for row in (*work.packed, *work.triggers.values())}
         try:
             numbers, names = self._database.write(
                 lambda link: self._transact(link, work, limit),
@@ -169,8 +195,14 @@ class SqliteConsumer:
         if work.outcomes:
             sure = outcomes.put(link, work.outcomes, now)
             work.news = outcomes.news(link, work.outcomes, sure)
-        if work.packed:
-            work.wake |= messages.insert(link, work.packed, now)
+        packed = work.packed
+        if work.arrivals:
+            fired = joins.arrive(link, work.arrivals, now)
+            packed = packed + [work.triggers[a.join, a.member] for a in fired]
+        if work.closes:
+            joins.close(link, work.closes, now)
+        if packed:
+            work.wake |= messages.insert(link, packed, now)
 
     def _settle_other(
         self, link: Link, work: _Work, number: int, settlement: Settlement, now: float

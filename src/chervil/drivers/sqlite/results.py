@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
-from chervil.drivers.sqlite import outcomes
-from chervil.drivers.sqlite.database import Database, Link
+from chervil.drivers.chords import Arrival, Joined
+from chervil.drivers.sqlite import joins, outcomes
+from chervil.drivers.sqlite.database import Database, Link, blob
 from chervil.drivers.sqlite.listener import SqliteListener
 from chervil.drivers.sqlite.location import parse
 from chervil.drivers.sqlite.wake import Bell, Places
@@ -68,9 +69,60 @@ class SqliteResults:
         """See :meth:`chervil.drivers.contracts.ResultStore.listener`."""
         return SqliteListener(self.database, self.places, address)
 
+    # --- chords and groups
+
+    joins = True
+
+    def announce(self, wanted: Mapping[str, int]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.announce`; members say it themselves."""
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """See :meth:`chervil.drivers.contracts.ResultStore.arrive`."""
+        if not arrivals:
+            return ()
+        now = clock.now()
+        return self.database.write(lambda link: joins.arrive(link, arrivals, now, again=True))
+
+    def joined(self, join: str) -> Joined | None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.joined`."""
+        return self.database.read(lambda link: joins.joined(link, join))
+
+    def widen(self, join: str, by: int) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.widen`."""
+        self.database.write(lambda link: joins.widen(link, join, by, clock.now()))
+
+    def close_joins(self, names: Collection[str]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.close_joins`."""
+        self.database.write(lambda link: joins.close(link, names, clock.now()))
+
+    def put_group(self, group: str, payload: bytes, expires: float) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.put_group`."""
+        row = (group, expires, blob(payload))
+        self.database.write(
+            lambda link: link.execute("INSERT OR REPLACE INTO groups VALUES (?, ?, ?)", row)
+        )
+
+    def get_group(self, group: str) -> bytes | None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.get_group`."""
+        row = self.database.read(
+            lambda link: link.execute(
+                "SELECT payload FROM groups WHERE name = ? AND (expires <= 0 OR expires > ?)",
+                (group, clock.now()),
+            ).fetchone()
+        )
+        return None if row is None else bytes(row[0])
+
+    def forget_group(self, group: str) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.forget_group`."""
+        self.database.write(
+            lambda link: link.execute("DELETE FROM groups WHERE name = ?", (group,))
+        )
+
     def expire(self) -> int:
         """See :meth:`chervil.drivers.contracts.ResultStore.expire`."""
         now = clock.now()
+        if self.database.read(lambda link: joins.something_expired(link, now)):
+            self.database.write(lambda link: joins.expire(link, now, _EXPIRE))
         old = "FROM results WHERE expires > 0 AND expires <= ?"
         # Most of the time there is nothing, and looking takes no write lock.
         if not self.database.read(

@@ -20,7 +20,7 @@ from chervil.exceptions import ImproperlyConfigured
 #: Marks the file as ours (``PRAGMA application_id``): "Chrv".
 APPLICATION_ID: Final = 0x43687276
 #: Grows with each change to the tables (``PRAGMA user_version``).
-VERSION: Final = 2
+VERSION: Final = 3
 
 TABLES: Final = (
     # Queues are numbered, so that long names cost nothing in indexes. Rows stay.
@@ -126,6 +126,32 @@ ADDED: Final = (
         mailbox TEXT NOT NULL,
         note BLOB NOT NULL
     )""",
+    # Chords. size: 0 while nobody said it. fired: the member that completed it, or failed first.
+    # closed: the body was sent.
+    """CREATE TABLE IF NOT EXISTS joins (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        size INTEGER NOT NULL DEFAULT 0,
+        wider INTEGER NOT NULL DEFAULT 0,
+        arrived INTEGER NOT NULL DEFAULT 0,
+        fired TEXT,
+        closed INTEGER NOT NULL DEFAULT 0,
+        expires REAL NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS joins_expires ON joins (expires)",
+    """CREATE TABLE IF NOT EXISTS arrivals (
+        id INTEGER PRIMARY KEY,
+        join_id INTEGER NOT NULL,
+        member TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (join_id, member)
+    )""",
+    """CREATE TABLE IF NOT EXISTS groups (
+        name TEXT PRIMARY KEY,
+        expires REAL NOT NULL,
+        payload BLOB NOT NULL
+    ) WITHOUT ROWID""",
 )
 
 

@@ -88,7 +88,7 @@ def test_priorities_choose_the_list_as_in_kombu(priority: int, key: bytes) -> No
 
 def test_steps_separators_and_prefixes() -> None:
     names = Names(Location(priority_steps=(0, 5), sep=":", global_keyprefix="p-"))
-    assert names.lists_of("q") == [b"p-q", b"p-q:5"]
+    assert names.lists_of("q") == [b"p-q:chervil", b"p-q", b"p-q:5"]
     assert names.list_of("q", 4) == b"p-q"
     assert names.list_of("q", 7) == b"p-q:5"
     for queue in ("", "\ud800"):
