@@ -51,9 +51,14 @@ class Ledger:
         self._pid = 0
         self._file = -1
 
-    def write(self, what: str, task_id: str = "", name: str = "", **fields: object) -> None:
-        """Append an entry; it is stored when this returns."""
-        entry = Entry(what, monotonic(), task_id, name, **fields)  # type: ignore[arg-type]
+    def write(
+        self, what: str, task_id: str = "", name: str = "", *, at: float = 0.0, **fields: object
+    ) -> None:
+        """Append an entry; it is stored when this returns.
+
+        :param at: when it was; 0: now.
+        """
+        entry = Entry(what, at or monotonic(), task_id, name, **fields)  # type: ignore[arg-type]
         os.write(self._open(), msgspec.json.encode(entry) + b"\n")
 
     def _open(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from chervil.testing.faults import processes
@@ -76,10 +77,20 @@ class Trouble:
 
     # --- processes
 
-    def _note(self, kind: str, member: Member, pids: set[int] | None, seconds: float = 0) -> None:
+    @contextlib.contextmanager
+    def _noted(
+        self, kind: str, member: Member, pids: set[int] | None = None, seconds: float = 0
+    ) -> Iterator[None]:
+        """What is done in the block is a fault that lasts so long after it.
+
+        This process may be kept waiting in between, so both ends of it are written down.
+        """
+        began = time.monotonic()
+        yield
         self._ledger.write(
             "fault",
             name=kind,
+            at=began,
             node=member.name,
             others=tuple(map(str, pids)) if pids is not None else ("all",),
             until=time.monotonic() + seconds,
@@ -95,18 +106,18 @@ class Trouble:
     def _kill(self, kind: str, node: Member, pid: int, part: float, size: float) -> bool:
         if kind == "hub":
             node.expected = True
-            self._note(kind, node, None)
-            processes.kill(pid)
+            with self._noted(kind, node):
+                processes.kill(pid)
         elif kind == "node":
             node.expected = True
-            self._note(kind, node, None)
-            node.signal_group(signal.SIGKILL)
+            with self._noted(kind, node):
+                node.signal_group(signal.SIGKILL)
         elif kind == "fork server":
             server = processes.fork_server(pid)
             if not server:
                 return False
-            self._note(kind, node, None)
-            processes.kill(server)
+            with self._noted(kind, node):
+                processes.kill(server)
         elif kind == "stop node":
             self._stop_node(node, pid, self._lease * _LONGEST_STOP * size)
         else:
@@ -118,24 +129,24 @@ class Trouble:
         if not found:
             return False
         if kind == "executors":
-            self._note(kind, node, set(found))
-            processes.kill(*found)
+            with self._noted(kind, node, set(found)):
+                processes.kill(*found)
             return True
         one = found[int(part * len(found))]
         if kind == "executor":
-            self._note(kind, node, {one})
-            processes.kill(one)
+            with self._noted(kind, node, {one}):
+                processes.kill(one)
         else:
-            self._note(STOP_EXECUTOR, node, {one}, 3 * size)
-            processes.send([one], signal.SIGSTOP)
+            with self._noted(STOP_EXECUTOR, node, {one}, 3 * size):
+                processes.send([one], signal.SIGSTOP)
             until = time.monotonic() + 3 * size
             self._later.append((until, lambda: processes.resume(one)))
         return True
 
     def _stop_node(self, node: Member, group: int, seconds: float) -> None:
-        self._note("stop node", node, None, seconds)
         # It may be killed while it is stopped; then the rest is to go on.
-        processes.send_group(group, signal.SIGSTOP)
+        with self._noted("stop node", node, None, seconds):
+            processes.send_group(group, signal.SIGSTOP)
         until = time.monotonic() + seconds
         self._later.append((until, lambda: processes.send_group(group, signal.SIGCONT)))
 
@@ -156,9 +167,9 @@ class Trouble:
             proxy.delay = 0.3 * part
             self._later.append((time.monotonic() + 3 * size, lambda: _reset(proxy)))
         else:
-            proxy.frozen = True
             seconds = self._lease * _LONGEST_STOP * size
-            self._note(kind, member, None, seconds)
+            with self._noted(kind, member, None, seconds):
+                proxy.frozen = True
             self._later.append((time.monotonic() + seconds, lambda: _reset(proxy)))
         return True
 

@@ -15,8 +15,9 @@ from chervil.testing.soak.ledger import STOP_EXECUTOR, Entry
 #: Seconds for which a task that has ended may be on its way to the broker: a process
 #: that is killed in that time takes the news of it along.
 SETTLING_SECONDS = 1.0
-#: Seconds between the line that says that a process is killed and its last instruction.
-_DYING_SECONDS = 0.1
+#: Seconds between a signal that kills a process, or a line that says so, and the last
+#: instruction of its last child: a machine with much to do does not run them at once.
+_DYING_SECONDS = 0.25
 
 
 class Run(msgspec.Struct):
