@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from chervil.exceptions import BackendError
 from chervil.wire.message import Message
 
 
@@ -85,3 +86,44 @@ class JoinStore(Protocol):
     def forget_group(self, group: str) -> None:
         """Delete it."""
         ...
+
+
+class NoJoins:
+    """What a result store has of :class:`JoinStore` that cannot do it."""
+
+    joins = False
+    #: What to do about it, for the errors.
+    instead = "set result_backend to SQLite, Redis or memory"
+
+    def announce(self, joins: Mapping[str, int]) -> None:
+        """Refuse."""
+        raise self._refused("chords need")
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Refuse."""
+        raise self._refused("chords need")
+
+    def joined(self, join: str) -> Joined | None:
+        """Know nothing."""
+        return None
+
+    def widen(self, join: str, by: int) -> None:
+        """Refuse."""
+        raise self._refused("chords need")
+
+    def close_joins(self, joins: Collection[str]) -> None:
+        """There is nothing to close."""
+
+    def put_group(self, group: str, payload: bytes, expires: float) -> None:
+        """Refuse."""
+        raise self._refused("saved groups need")
+
+    def get_group(self, group: str) -> bytes | None:
+        """Know nothing."""
+        return None
+
+    def forget_group(self, group: str) -> None:
+        """There is nothing to delete."""
+
+    def _refused(self, what: str) -> BackendError:
+        return BackendError(f"{what} a result store that keeps what all can read: {self.instead}")
