@@ -8,6 +8,7 @@ number of the job to interrupt is.
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from time import monotonic
 from types import FrameType
@@ -30,6 +31,11 @@ class Prefork:
         self._leaving = False
         signal.signal(signal.SIGUSR1, self._interrupt)
         signal.signal(signal.SIGTERM, self._leave)
+        # A signal that came before these handlers were there is gone; the order is not.
+        try:
+            self._leaving = seat.control.recv(256, socket.MSG_DONTWAIT) in (b"stop", b"")
+        except BlockingIOError:
+            pass
 
     def run(self) -> None:
         seat, page, index = self._seat, self._seat.page, self._seat.index

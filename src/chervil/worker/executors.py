@@ -240,10 +240,9 @@ class Executors:
         executor = self.alive[index]
         if not executor.retired:
             executor.retired = True
-            if self.plan.pool == "prefork":
+            self._order(index, b"stop")
+            if self.plan.pool == "prefork":  # it reads its orders only when it begins
                 self.kill(index, signal.SIGTERM)
-            else:
-                self._order(index, b"stop")
             self._restarts.append(time.monotonic())
 
     def resize(self, change: int) -> None:

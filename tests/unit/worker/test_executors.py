@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from chervil import signals
 from chervil.exceptions import OperationalError
 from chervil.pools.channel import Channel
 from chervil.pools.page import Page
@@ -134,3 +135,30 @@ def test_one_that_died_of_its_job_is_not_one_that_cannot_start(
         wait_until(lambda: one.collect()[0] or all(e.pid for e in one.alive.values()))
     assert max(delays[:12]) <= 0.25
     assert max(delays) > 5
+
+
+def test_one_that_is_told_to_leave_before_it_has_begun_leaves(app: Any, tmp_path: Path) -> None:
+    """The signal comes when nobody listens for it yet; the order waits."""
+    go = tmp_path / "go"
+
+    def is_slow(**_fields: Any) -> None:
+        wait_until(go.exists, 30)
+
+    signals.worker_process_init.connect(is_slow, weak=False)
+    plan = Plan(app, "n@h", "prefork", 1, Channel(), Page(8, 1))
+    one = Executors(plan, 1, contextlib.nullcontext)
+    try:
+        one.start()
+        (executor,) = one.alive.values()
+        wait_until(lambda: one.collect() is not None and executor.pid)
+        one.count = 0
+        one.retire(executor.index)
+        go.touch()
+        exits = wait_until(lambda: one.collect()[0], 20, "it ends")
+        assert [(e.index, e.status) for e in exits] == [(executor.index, 0)]
+        one.remove(exits[0])
+    finally:
+        signals.worker_process_init.disconnect(is_slow)
+        one.close()
+        plan.channel.close()
+        plan.page.close()
