@@ -8,7 +8,7 @@ from typing import Any
 
 from chervil.drivers.chords import Arrival, Joined
 from chervil.exceptions import BackendError, ImproperlyConfigured
-from chervil.wire.message import Outcome
+from chervil.wire.message import Message, Outcome
 
 
 class DisabledResults:
@@ -48,6 +48,13 @@ class DisabledResults:
     def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         """Refuse."""
         raise _refused("chords")
+
+    def sent(self, joins: Collection[str]) -> None:
+        """There is nothing to send."""
+
+    def unsent(self, age: float) -> Mapping[str, Message]:
+        """Know nothing."""
+        return {}
 
     def joined(self, join: str) -> Joined | None:
         """Know nothing."""

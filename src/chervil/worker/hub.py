@@ -34,7 +34,7 @@ from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
 from chervil.worker.settling import Settling
 from chervil.worker.steering import Steering
-from chervil.worker.storing import close_joins, put_first
+from chervil.worker.storing import Storing
 
 if TYPE_CHECKING:
     from chervil.worker.fleet import Fleet
@@ -76,6 +76,7 @@ class Hub:
         self._broker = broker
         self._consumer = consumer
         self._store = store
+        self._storing = Storing(store)
         self._fleet = fleet
         self._flights = flights
         self._admission = admission
@@ -157,8 +158,10 @@ class Hub:
         try:
             self._store_loose()
             if not self._shared:
-                put_first(self._store, self._settlements)
+                self._storing.first(self._settlements)
             self._consumer.exchange(self._settlements, 0)
+            if not self._shared:
+                self._storing.last(self._settlements)
         except OperationalError as exc:
             logger.warning("What had ended last runs again, as it could not be stored: %s", exc)
 
@@ -173,7 +176,7 @@ class Hub:
         try:
             self._store_loose()
             if not self._shared:
-                put_first(self._store, settlements)
+                self._storing.first(settlements)
             deliveries = self._consumer.exchange(settlements, room)
         except LeaseLost:
             self.lose()
@@ -183,7 +186,7 @@ class Hub:
             return
         self._settlements = []
         if not self._shared:
-            close_joins(self._store, settlements)
+            self._storing.last(settlements)
         acknowledged, self._early = self._early, []
         if self._retry_at:
             self._recovered()
@@ -201,12 +204,12 @@ class Hub:
             self._store.put(self._states)
             self._states = []
         if self._loose:
-            put_first(self._store, self._loose)
+            self._storing.first(self._loose)
             messages = [message for s in self._loose for message in s.publish]
             if messages:
                 self._broker.publish(messages)
-            close_joins(self._store, self._loose)
-            self._loose = []
+            loose, self._loose = self._loose, []
+            self._storing.last(loose)
 
     def _failed(self, exc: OperationalError) -> None:
         wait = self._backoff.next()

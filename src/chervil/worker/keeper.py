@@ -28,6 +28,7 @@ class Keeper:
     :param lease: seconds; renewed three times in each.
     :param on_lost: called in this thread when the lease was lost.
     :param look: called in this thread about once a second.
+    :param send_again: called in this thread once in each lease.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Keeper:
         lease: float,
         on_lost: Callable[[], None],
         look: Callable[[], None] = lambda: None,
+        send_again: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = consumer
         self._store = store
         self._period = lease / 3
         self._on_lost = on_lost
         self._look = look
+        self._send_again = send_again
         #: What was logged last, and when: a broker that is away says the same every second.
         self._said = ""
         self._said_at = 0.0
@@ -61,7 +64,7 @@ class Keeper:
             self._thread.join()
 
     def _run(self) -> None:
-        renew = recover = expire = monotonic()
+        renew = recover = expire = again = monotonic()
         while True:
             now = monotonic()
             with self.lock:
@@ -76,10 +79,13 @@ class Keeper:
                     self._try(self._recover)
                     self._try(self._consumer.tend)
                     self._try(self._look)
+                if now >= again:
+                    again = now + 3 * self._period
+                    self._try(self._send_again)
                 if now >= expire:
                     expire = now + _EXPIRE_SECONDS
                     self._try(self._expire)
-            if self._stop.wait(max(0.01, min(renew, recover, expire) - monotonic())):
+            if self._stop.wait(max(0.01, min(renew, recover, expire, again) - monotonic())):
                 break
 
     def _renew(self) -> bool:

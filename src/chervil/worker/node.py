@@ -42,6 +42,7 @@ from chervil.worker.keeper import Keeper
 from chervil.worker.outcomes import Outcomes
 from chervil.worker.revocations import Revocations
 from chervil.worker.settling import Settling
+from chervil.worker.storing import send_again
 from chervil.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -308,11 +309,17 @@ class Node:
         consumer = self.app.broker.consumer(self.queues, self.hostname, self.lease)
         self._consumer = consumer
         stack.callback(consumer.close)
-        keeper = Keeper(consumer, self.app.backend, self.lease, self._lost, self._look)
+        keeper = Keeper(
+            consumer, self.app.backend, self.lease, self._lost, self._look, self._send_again
+        )
         self._keeper = keeper
         stack.callback(keeper.stop)
         keeper.start()
         return consumer
+
+    def _send_again(self) -> None:
+        """In the keeper's thread: what dead nodes did not send."""
+        send_again(self.app.backend, self.app.broker, self.lease)
 
     def _lost(self) -> None:
         """In the keeper's thread: the lease ran out."""
