@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,17 @@ def server_url() -> Callable[[str], str]:
         return SERVICES[f"CHERVIL_TEST_{name.upper()}_URL"]
 
     return url
+
+
+@pytest.fixture(scope="session")
+def rabbitmqctl() -> Callable[..., None]:
+    """Operate the server of ``requires_server("rabbitmq")``: ``rabbitmqctl("stop_app")``."""
+
+    def run(*arguments: str) -> None:
+        command = ["sh", SERVICES["CHERVIL_TEST_RABBITMQ_CTL"], "-q", *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+    return run
 
 
 @pytest.fixture

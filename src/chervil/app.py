@@ -11,7 +11,6 @@ from chervil import signals
 from chervil.builtins import add_builtins
 from chervil.calls import note_child
 from chervil.canvas.signature import Signature, signature
-from chervil.connections import Connected
 from chervil.context import (
     current_app,
     current_request,
@@ -24,6 +23,7 @@ from chervil.decorators import TaskDecorator, from_function
 from chervil.exceptions import AlwaysEagerIgnored, ImproperlyConfigured
 from chervil.messages import embed_of
 from chervil.options import check_limits
+from chervil.periodic import Periodic
 from chervil.registry import TaskRegistry, gen_task_name
 from chervil.result import AsyncResult as Result
 from chervil.settings import import_object
@@ -35,10 +35,6 @@ from chervil.workflows import Workflows
 
 #: Parts of Celery's app that are not here, and what there is instead.
 _NOT_YET = {
-    **dict.fromkeys(
-        ("add_periodic_task", "Beat"),
-        "; let a cron job or timer run 'chervil -A app call task'",
-    ),
     **dict.fromkeys(("Worker", "WorkController", "worker_main", "start"), "; run 'chervil worker'"),
     **dict.fromkeys(
         (
@@ -62,7 +58,7 @@ _NOT_YET = {
 _apps: weakref.WeakSet[Chervil] = weakref.WeakSet()
 
 
-class Chervil(Connected, Workflows):
+class Chervil(Periodic, Workflows):
     """An application.
 
     Nothing has to be configured: messages and results are kept in the SQLite file
@@ -221,6 +217,7 @@ class Chervil(Connected, Workflows):
                 return
             if auto and not self.autofinalize:
                 raise RuntimeError("the app's tasks were used before app.finalize()")
+            self.tell_configured()
             for shared in shared_tasks():
                 shared.make(self)
             add_builtins(self)

@@ -40,6 +40,8 @@ class Configured:
         self.on_after_configure = Signal("app.on_after_configure", ["source"])
         self._lock = threading.RLock()
         self._conf: Settings | None = None
+        #: Receivers of ``on_after_configure`` that were called.
+        self._told: set[Any] = set()
         self._zone: tuple[int, dt.tzinfo] | None = None
 
     @property
@@ -65,8 +67,24 @@ class Configured:
                 conf.config_from_object(source, namespace, silent)
             conf.adopt(self._given)
             self._conf = conf
-        self.on_after_configure.send(sender=self, source=conf)
+        self.tell_configured()
         return conf
+
+    def tell_configured(self) -> None:
+        """Call the receivers of ``on_after_configure`` that were not called yet.
+
+        Who sets a setting has the configuration read at once, so a receiver that is
+        connected further down is called when the app is completed.
+        """
+        conf = self._conf
+        if conf is None:
+            return
+        late = Signal(self.on_after_configure.name)
+        late.receivers = tuple(
+            item for item in self.on_after_configure.receivers if item[0] not in self._told
+        )
+        self._told.update(key for key, _ in late.receivers)
+        late.send(sender=self, source=conf)
 
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None

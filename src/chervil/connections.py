@@ -5,19 +5,31 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chervil.configuration import Configured
-from chervil.drivers.registry import open_broker, open_results
+from chervil.drivers.contracts import Queue
+from chervil.drivers.registry import (
+    has_coordinator,
+    has_private_results,
+    open_broker,
+    open_coordinator,
+    open_results,
+    scheme_of,
+    settings_of_results,
+)
+from chervil.exceptions import BackendError, ImproperlyConfigured, QueueNotFound
 from chervil.identity import new_address
 from chervil.publish import Publisher
 from chervil.routing import Router
+from chervil.routing.entities import to_contract
 from chervil.waits import Waits
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from chervil.drivers.contracts import Broker, ResultStore
+    from chervil.drivers.contracts import Broker, PrivateStore, ResultStore
+    from chervil.drivers.coordination import Coordinator
 
 _open: weakref.WeakSet[Connected] = weakref.WeakSet()
 
@@ -35,6 +47,11 @@ class Connected(Configured):
         #: URL and options that they were opened with.
         self._broker_for: tuple[str, dict[str, Any]] | None = None
         self._backend_for: tuple[str, dict[str, Any]] | None = None
+        self._coordinator: Coordinator | None = None
+        self._coordinator_for: tuple[str, dict[str, Any]] | None = None
+        #: Results go to who sent the task, so that the store is told before it is sent; as
+        #: of when the broker or the store was used last.
+        self.has_private_results = False
         #: ``Settings.version`` for which this was compared with the settings.
         self._compared = -1
         #: Where results are announced to this process.
@@ -70,6 +87,37 @@ class Connected(Configured):
         return backend
 
     @property
+    def coordinator(self) -> Coordinator:
+        """What nodes share; opened when this is used for the first time.
+
+        :raises ImproperlyConfigured: ``coordinator_url`` is wrong, or neither it nor broker
+            and result store can keep such state.
+        """
+        with self._lock:
+            wanted = self._coordinator_wanted()
+            if self._coordinator is not None and self._coordinator_for != wanted:
+                self._coordinator.close()
+                self._coordinator = None
+            if self._coordinator is None:
+                self._coordinator = open_coordinator(*wanted)
+                self._coordinator_for = wanted
+            return self._coordinator
+
+    def _coordinator_wanted(self) -> tuple[str, dict[str, Any]]:
+        url = self.conf.coordinator_url
+        stores = (self._broker_wanted(), self._backend_wanted())
+        for known, options in stores:
+            if url == known or (url is None and has_coordinator(known)):
+                return known, options
+        if url is None:
+            raise ImproperlyConfigured(
+                f"neither the broker ({scheme_of(stores[0][0])}://) nor the result store "
+                f"({scheme_of(stores[1][0])}://) can keep the state that nodes share for this; "
+                "set coordinator_url to redis://... or sqlite:///..."
+            )
+        return url, {}
+
+    @property
     def router(self) -> Router:
         """Where tasks go."""
         if self._router is None:
@@ -86,6 +134,7 @@ class Connected(Configured):
                 self.waits.close()
                 self._backend.close()
                 self._backend = None
+            self.has_private_results = has_private_results(self.conf.effective_result_backend)
             self._compared = self.conf.version
 
     def _broker_wanted(self) -> tuple[str, dict[str, Any]]:
@@ -93,14 +142,45 @@ class Connected(Configured):
 
     def _backend_wanted(self) -> tuple[str, dict[str, Any]]:
         conf = self.conf
-        return conf.effective_result_backend, dict(conf.result_backend_transport_options)
+        url = conf.effective_result_backend
+        options = {name: conf[name] for name in settings_of_results(url)}
+        return url, options | conf.result_backend_transport_options
+
+    @property
+    def private_backend(self) -> PrivateStore | None:
+        """The result store, if results go to who sent the task and to nobody else."""
+        backend = self.backend
+        return cast("PrivateStore", backend) if self.has_private_results else None
+
+    def check_awaits(self, task_id: str) -> None:
+        """See that a result can come to this process.
+
+        :raises BackendError: it goes to another one.
+        """
+        store = self.private_backend
+        if store is not None and not store.awaits(task_id):
+            raise BackendError(
+                f"the result of task {task_id} cannot be waited for here: with "
+                f"{scheme_of(self.conf.effective_result_backend)}:// results go to the process "
+                "that sent the task, and this one did not, or the result was read long ago; a "
+                "store such as redis:// keeps results for everybody"
+            )
 
     def _open_broker(self) -> Broker:
         with self._lock:
             if self._broker is None:
                 self._broker_for = self._broker_wanted()
-                self._broker = open_broker(*self._broker_for)
+                broker = open_broker(*self._broker_for)
+                broker.definition = self._definition
+                self._broker = broker
             return self._broker
+
+    def _definition(self, name: str) -> Queue:
+        """How the queue of a name is declared, for brokers that must be told."""
+        try:
+            return to_contract(self.router.queues[name])
+        except QueueNotFound:  # somebody else's
+            return Queue(name, declare=False)
 
     def _open_backend(self) -> ResultStore:
         with self._lock:
@@ -116,6 +196,9 @@ class Connected(Configured):
         with self._lock:
             broker, self._broker = self._broker, None
             backend, self._backend = self._backend, None
+            coordinator, self._coordinator = self._coordinator, None
+        if coordinator is not None:
+            coordinator.close()
         if backend is not None:
             backend.close()
         if broker is not None:

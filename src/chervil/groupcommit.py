@@ -46,18 +46,17 @@ class GroupCommit:
     ) -> asyncio.Future[None]:
         """Have messages stored; the future of ``loop`` is done when they are, or has the error."""
         future: asyncio.Future[None] = loop.create_future()
-        self._queue.put((messages, loop, future))
-        if self._thread is None:
-            self._start()
+        with self._lock:  # so that nothing comes behind the None of `close`
+            self._queue.put((messages, loop, future))
+            if self._thread is None:
+                self._start()
         return future
 
     def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._queue,), name="chervil-publisher", daemon=True
-                )
-                self._thread.start()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._queue,), name="chervil-publisher", daemon=True
+        )
+        self._thread.start()
 
     def _run(self, queue: SimpleQueue[_Entry | None]) -> None:
         stopping = False
@@ -108,7 +107,7 @@ class GroupCommit:
         with self._lock:
             thread, self._thread = self._thread, None
             queue, self._queue = self._queue, SimpleQueue()
-        queue.put(None)
+            queue.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 

@@ -73,7 +73,7 @@ class AsyncResult(Generic[R]):
         #: The task was sent with ``ignore_result``: ``get`` returns None at once.
         self.ignored = False
         self._meta: dict[str, Any] | None = None
-        #: The address that the message carried, when this process sent it.
+        #: The address that the message carried, when this process sent it or its parent.
         self._sent_from: str | None = None
 
     @property
@@ -124,9 +124,7 @@ class AsyncResult(Generic[R]):
         if self._meta is None:
             app = self.app
             on_news = None if on_message is None else self._news(on_message)
-            outcome = app.waits.wait(
-                self.id, self._sent_from == app.address, timeout, on_news, on_interval
-            )
+            outcome = app.waits.wait(self.id, self._sent_here(), timeout, on_news, on_interval)
             if outcome is None:
                 raise self._timed_out(timeout)
             self._keep(outcome)
@@ -157,7 +155,7 @@ class AsyncResult(Generic[R]):
         app = self.app
         on_news = None if on_message is None else self._news(on_message)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        waiter = app.waits.submit(self.id, self._sent_from == app.address, future, on_news)
+        waiter = app.waits.submit(self.id, self._sent_here(), future, on_news)
         try:
             if timeout is None:
                 return await future
@@ -170,6 +168,17 @@ class AsyncResult(Generic[R]):
         finally:
             if not future.done() or future.cancelled():
                 app.waits.cancel(waiter)
+
+    def _sent_here(self) -> bool:
+        """Whether the task's message carried this process's address.
+
+        :raises BackendError: the result cannot come here.
+        """
+        app = self.app
+        if self._sent_from == app.address:
+            return True
+        app.check_awaits(self.id)
+        return False
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.aget().__await__()
@@ -268,7 +277,17 @@ class AsyncResult(Generic[R]):
     def children(self) -> list[AsyncResult[Any]] | None:
         """What the task has sent, when it has ended; None before."""
         children = self._get_meta().get("children")
-        return None if children is None else [self.app.result_from_tuple(c) for c in children]
+        if children is None:
+            return None
+        found = [self.app.result_from_tuple(child) for child in children]
+        todo: list[Any] = [*found]
+        while todo:
+            result = todo.pop()
+            if hasattr(result, "results"):
+                todo += result.results
+            else:
+                result._sent_from = self._sent_from
+        return found
 
     @property
     def date_done(self) -> dt.datetime | None:

@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from chervil.drivers.contracts import Broker
+from chervil.drivers.amqp import methods as m
+from chervil.drivers.amqp.fanout import AmqpMailbox
+from chervil.drivers.amqp.link import Link as AmqpLink
+from chervil.drivers.amqp.location import parse as parse_amqp
+from chervil.drivers.amqp.properties import decode_properties
+from chervil.drivers.amqp.trouble import Refused
+from chervil.drivers.contracts import Broker, Fanout
 from chervil.drivers.redis.link import Link
 from chervil.drivers.redis.location import parse
 from chervil.drivers.registry import open_broker
 from chervil.drivers.sqlite.broker import SqliteBroker
 from chervil.exceptions import BrokerUnavailable
 from chervil.ids import new_id
-from chervil.testing.fanouts import FanoutConformance, heard
+from chervil.testing.fanouts import FanoutConformance, Listen, heard
 from chervil.testing.harness import make_message, other_process
 from chervil.wire.envelope import encode_full
 from chervil.wire.notes import Note
@@ -153,3 +159,80 @@ class TestRedis(FanoutConformance):
         assert link.call("PUBSUB", "CHANNELS", name) == [name.encode()]
         mailbox.close()
         broker.close()
+
+
+@pytest.mark.requires_server("rabbitmq")
+class TestRabbitmq(FanoutConformance):
+    tells_claimed = False
+
+    @pytest.fixture
+    def broker_url(self, server_url: Callable[[str], str]) -> str:
+        return server_url("rabbitmq")
+
+    @pytest.fixture
+    def link(self, broker_url: str) -> Iterator[AmqpLink]:
+        link = AmqpLink(parse_amqp(broker_url, {}), BrokerUnavailable)
+        yield link
+        link.close()
+
+    @pytest.fixture(autouse=True)
+    def tidy(self, link: AmqpLink, exchange: str, queue: str) -> Iterator[None]:
+        yield
+        for name in (exchange, exchange + "-other"):
+            link.call(link.ready(1), m.EXCHANGE_DELETE, name, False, False)
+        link.call(1, m.QUEUE_DELETE, queue, False, False, False)
+
+    def test_it_is_kombus_layout(
+        self, fanout: Fanout, listen: Listen, exchange: str, link: AmqpLink
+    ) -> None:
+        """Declaring what is there already fails unless it is the same."""
+        mailbox = listen("subscribe", exchange, "n@here")
+        listen("answers", exchange + "-other", "me")
+        declare = (False, False, False, False, False, {})
+        link.call(1, m.EXCHANGE_DECLARE, exchange, "fanout", *declare)
+        link.call(1, m.EXCHANGE_DECLARE, exchange + "-other", "direct", *declare)
+        for name in (f"n@here.{exchange}", f"me.{exchange}-other"):
+            with pytest.raises(Refused, match="exclusive"):
+                link.call(link.ready(1), m.QUEUE_DECLARE, name, True, *[False] * 4, {})
+        mailbox.close()
+        with pytest.raises(Refused, match="does not have that queue"):
+            link.call(link.ready(1), m.QUEUE_DECLARE, f"n@here.{exchange}", True, *[False] * 4, {})
+
+    def test_nodes_of_one_name_both_hear(
+        self, fanout: Fanout, listen: Listen, exchange: str
+    ) -> None:
+        boxes = [listen("subscribe", exchange, "same@name") for _ in range(2)]
+        fanout.broadcast(exchange, Note.of(1))
+        for mailbox in boxes:
+            assert heard(mailbox, 1) == [1]
+
+    def test_nobody_there_is_known(self, fanout: Fanout, listen: Listen, exchange: str) -> None:
+        assert fanout.broadcast(exchange, Note.of(1)) == 0
+        mailbox = listen("subscribe", exchange, "n")
+        assert fanout.broadcast(exchange, Note.of(2)) is None
+        mailbox.close()
+        assert fanout.broadcast(exchange, Note.of(3)) == 0
+
+    def test_what_arrives_is_what_kombu_writes(
+        self, fanout: Fanout, listen: Listen, exchange: str
+    ) -> None:
+        mailbox = listen("subscribe", exchange, "n")
+        assert isinstance(mailbox, AmqpMailbox)
+        fanout.broadcast(exchange, Note.of({"method": "ping"}, clock=1))
+        link = mailbox._link
+        link.wait_for(lambda: link.arrived)
+        (content,) = link.take()
+        assert decode_properties(content.header) == {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "delivery_mode": 2,
+            "priority": 0,
+            "headers": {"clock": 1},
+        }
+
+    def test_a_lost_connection_is_told(self, listen: Listen, exchange: str) -> None:
+        mailbox = listen("subscribe", exchange, "n")
+        assert isinstance(mailbox, AmqpMailbox)
+        mailbox._link.sever()
+        with pytest.raises(BrokerUnavailable):
+            mailbox.receive()

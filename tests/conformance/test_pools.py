@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from chervil import exceptions
+from chervil.drivers.contracts import Delivery, Queue
 from chervil.exceptions import (
     EncodeError,
     Reject,
@@ -48,8 +49,8 @@ def _same_database(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def start(worker: StartWorker) -> Callable[..., WorkerProcess]:
-    def start(pool: str, *args: str) -> WorkerProcess:
-        return worker("tests.apps.pooled", *POOLS[pool], *args)
+    def start(pool: str, *args: str, env: dict[str, str] | None = None) -> WorkerProcess:
+        return worker("tests.apps.pooled", *POOLS[pool], *args, env=env)
 
     return start
 
@@ -373,6 +374,57 @@ def test_second_signal_ends_at_once_and_loses_nothing(
 
 
 @every_pool
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 1)])
+def test_a_shutdown_gives_back_what_has_not_ended_in_its_time(
+    pool: str, number: int, status: int, start: Any, tmp_path: Path
+) -> None:
+    node = start(pool, env={"CHERVIL_WORKER_SOFT_SHUTDOWN_TIMEOUT": "0.5"})
+    started, go = tmp_path / "started", tmp_path / "go"
+    result = pooled.holds.delay(str(started), str(go))
+    wait_until(lambda: len(lines(started)) == 1, WAIT)
+    node.signal(number)
+    assert node.wait(WAIT) == status
+    assert "is over: what runs is given back" in node.log()
+    depth = pooled.app.broker.depths()["celery"]
+    assert (depth.ready, depth.claimed) == (1, 0)
+    (delivery,) = claims_of_everything()
+    assert delivery.deliveries == 1, "an interruption by a shutdown is no delivery"
+    start(pool)
+    go.touch()
+    assert result.get(timeout=WAIT)
+
+
+@every_pool
+def test_a_soft_shutdown_lets_tasks_end_and_can_be_cut_short(
+    pool: str, start: Any, tmp_path: Path
+) -> None:
+    env = {"CHERVIL_WORKER_SOFT_SHUTDOWN_TIMEOUT": "60"}
+    node = start(pool, env=env)
+    started, go = tmp_path / "started", tmp_path / "go"
+    result = pooled.holds.delay(str(started), str(go))
+    wait_until(lambda: len(lines(started)) == 1, WAIT)
+    node.signal(signal.SIGQUIT)
+    node.wait_for_log("Stopping when")
+    go.touch()
+    assert node.wait(WAIT) == 1
+    assert result.get(timeout=WAIT)
+    go.unlink()
+    other = start(pool, env=env)
+    result = pooled.holds.delay(str(started), str(go))
+    wait_until(lambda: len(lines(started)) == 2, WAIT)
+    for _ in range(2):  # warm, then soft
+        before = other.log().count("Stopping when")
+        other.signal(signal.SIGTERM)
+        wait_until(lambda n=before: other.log().count("Stopping when") > n, WAIT)
+    other.signal(signal.SIGTERM)
+    assert other.wait(WAIT) == 1
+    assert result.state == "PENDING"
+    go.touch()
+    start(pool)
+    assert result.get(timeout=WAIT)
+
+
+@every_pool
 def test_idle_node_ends_at_once(pool: str, start: Any) -> None:
     node = start(pool)
     began = time.monotonic()
@@ -414,6 +466,15 @@ def test_several_processes_of_threads(worker: StartWorker) -> None:
 
 def _first_pid(path: Path) -> int:
     return int(next(iter(lines(path)), 0))
+
+
+def claims_of_everything() -> list[Delivery]:
+    """Claim what is on the queue, and give it back untouched."""
+    consumer = pooled.app.broker.consumer([Queue("celery")], "test")
+    try:
+        return list(consumer.exchange((), 10))
+    finally:
+        consumer.close()
 
 
 def _nothing_left() -> bool:

@@ -12,6 +12,7 @@ from chervil.drivers.redis.location import parse
 from chervil.exceptions import BrokerUnavailable
 from chervil.ids import new_id
 from chervil.testing.brokers import BrokerConformance
+from chervil.testing.coordinators import CoordinatorConformance
 from chervil.testing.harness import Consume, claim, ids_of, make_message
 from chervil.testing.stores import StoreConformance
 from tests.support.redis_acl import with_prefix
@@ -72,4 +73,10 @@ class TestBroker(BrokerConformance):
 class TestStore(StoreConformance):
     @pytest.fixture
     def store_url(self, own_url: str) -> str:
+        return own_url
+
+
+class TestCoordinator(CoordinatorConformance):
+    @pytest.fixture
+    def coordinator_url(self, own_url: str) -> str:
         return own_url

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ class Broker(NamedTuple):
     #: The smaller number is served first.
     small_first: bool
     call: Callable[..., Any]
+    #: Settings of both sides.
+    conf: dict[str, Any] = {}
 
 
 class Pair(NamedTuple):
@@ -50,18 +53,56 @@ if os.environ.get("INTEROP_CONTROL"):
     PAIRS.append(("celery", "celery"))
 
 
+#: Brokers, and where the results go.
+BROKERS = {
+    "redis": ("redis",),
+    "rabbitmq-rpc": ("rabbitmq",),
+    "rabbitmq-redis": ("rabbitmq", "redis"),
+}
+
+
 @pytest.fixture(
     scope="package",
-    params=[pytest.param("redis", marks=pytest.mark.requires_server("redis"))],
+    params=[
+        pytest.param(name, marks=pytest.mark.requires_server(*servers))
+        for name, servers in BROKERS.items()
+    ],
 )
-def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """A server of our own, so that whole databases are ours to look at."""
+def broker(
+    request: pytest.FixtureRequest,
+    server_url: Callable[[str], str],
+    rabbitmqctl: Callable[..., None],
+) -> Iterator[Broker]:
+    """A Redis server of our own, so that whole databases are ours to look at; and for
+    RabbitMQ a virtual host of our own."""
+    with ExitStack() as stack:
+        results, call = "rpc://", _nobody
+        if "redis" in request.param:
+            redis = stack.enter_context(_redis())
+            results, call = redis.url, redis.call
+        if request.param == "redis":
+            yield Broker("redis", results, results, True, call)
+            return
+        vhost = f"interop-{os.getpid()}"
+        rabbitmqctl("add_vhost", vhost)
+        stack.callback(rabbitmqctl, "delete_vhost", vhost)
+        rabbitmqctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+        url = server_url("rabbitmq").rstrip("/") + f"/{vhost}"
+        yield Broker("rabbitmq", url, results, False, call, {"task_queue_max_priority": 9})
+
+
+@contextmanager
+def _redis() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="interop") as directory:
         server = Server(Path(directory))
         try:
-            yield Broker("redis", server.url, server.url, True, server.call)
+            yield server
         finally:
             server.stop()
+
+
+def _nobody(*args: Any) -> Any:
+    raise AssertionError(f"there is no Redis to ask {args}")
 
 
 @pytest.fixture(scope="package")
@@ -75,11 +116,13 @@ def conf(broker: Broker) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
+        **broker.conf,
     }
 
 
 @pytest.fixture(scope="package")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory, broker: Broker) -> Path:
+    """For the logs of what runs with that broker."""
     return tmp_path_factory.mktemp("interop")
 
 
@@ -126,7 +169,7 @@ def workers(
     request: pytest.FixtureRequest, conf: dict[str, Any], tmp_path: Path
 ) -> Iterator[Workers]:
     """More workers, of this test alone."""
-    made = Workers(conf, tmp_path)
+    made = Workers(conf, tmp_path, "elsewhere")
     request.node._chervil_workers = made.started
     yield made
     left = made.close()

@@ -131,9 +131,11 @@ class Client:
 class Workers:
     """Starts workers of both sides and ends them all."""
 
-    def __init__(self, conf: Mapping[str, Any], directory: Path) -> None:
+    def __init__(self, conf: Mapping[str, Any], directory: Path, host: str = "here") -> None:
         self._conf = conf
         self._directory = directory
+        #: Second part of the nodes' names, of which there must be one each.
+        self._host = host
         self.tree = Tree()
         self.started: list[WorkerProcess] = []
 
@@ -145,7 +147,7 @@ class Workers:
         """
         number = len(self.started)
         args = ["-A", f"tests.apps.interop.on_{side}", "worker", "-l", "INFO"]
-        args += ["-Q", ",".join(queues), "-n", f"{side}{number}@here"]
+        args += ["-Q", ",".join(queues), "-n", f"{side}{number}@{self._host}"]
         args += ["-P", pool, "-c", "2" if pool == "prefork" else "1"]
         if side == "celery":
             args += ["--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import Pair
+from tests.interop.conftest import Broker, Pair
 from tests.interop.sides import SIDES, WAIT, Client
 from tests.support.processes import WorkerProcess
 from tests.support.waiting import lines, wait_until
@@ -69,8 +69,10 @@ def test_retries_keep_serializer_and_headers(pair: Pair, serializer: str) -> Non
 
 
 @pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
-def test_callbacks(pair: Pair, serializer: str) -> None:
+def test_callbacks(pair: Pair, serializer: str, broker: Broker) -> None:
     """The callback runs on the other side; the client finds it among the children."""
+    if broker.results == "rpc://" and pair.to == "celery":
+        pytest.skip("Celery's workers have the results of callbacks sent to themselves")
     if serializer == "yaml" and pair.client.side == "celery":
         pytest.skip("Celery's clients cannot write signatures in YAML")
     call = "t.add.apply_async((1, 2), queue=q, serializer=s, link=t.add.s(10).set(queue=other))"
@@ -159,9 +161,11 @@ def test_the_request_of_a_step(
 
 @pytest.mark.parametrize("side", SIDES)
 def test_a_chain_that_fails(
-    side: str, clients: dict[str, Client], standing: list[WorkerProcess]
+    side: str, clients: dict[str, Client], standing: list[WorkerProcess], broker: Broker
 ) -> None:
     """All later steps end with the same failure, so that who waits for the last hears of it."""
+    if broker.results == "rpc://" and side == "celery":
+        pytest.skip("both are Celery's, and by rpc its client does not see it in that time")
     other = SIDES[1 - SIDES.index(side)]
     call = (
         "(t.fails.s('custom').set(queue=a) | t.add.s(1).set(queue=b) | "

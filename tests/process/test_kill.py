@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,3 +161,54 @@ def test_a_stopped_node_that_comes_back_does_no_harm(start: Any, tmp_path: Path)
     assert pooled.app.backend.get([result.id])[result.id].payload == answer
     assert pooled.app.broker.depths()["celery"].dead == 0
     assert first.stop() == 0
+
+
+def test_a_database_that_is_deleted_under_a_running_node(start: Any, tmp_path: Path) -> None:
+    """What was in it is gone; the node says so, and goes on with the file that is there now."""
+    node = start()
+    assert pooled.add.delay(1, 1).get(timeout=WAIT) == 2
+    pooled.app.close()
+    for path in tmp_path.glob("chervil.db*"):
+        if path.is_file():
+            path.unlink()
+    assert pooled.add.delay(2, 2).get(timeout=WAIT) == 4
+    assert "was deleted or replaced" in node.log()
+    assert node.stop() == 0
+
+
+def test_executors_do_not_outlive_a_hub_whose_fork_server_has_gone(
+    start: Any, tmp_path: Path
+) -> None:
+    """It hears of the signal that ends it before it hears of that."""
+    node = start()
+    _, started, _ = hold(tmp_path)
+    wait_until(lambda: lines(started), WAIT)
+    server, children = fork_server(node), executors(node)
+    os.kill(node.pid, signal.SIGSTOP)
+    kill({server})
+    node.signal(signal.SIGQUIT)
+    os.kill(node.pid, signal.SIGCONT)
+    assert node.wait() == 1
+    assert not node.tree.pids() & children
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux ends them")
+def test_executors_end_in_the_middle_of_a_task_when_fork_server_and_hub_are_gone(
+    start: Any, tmp_path: Path
+) -> None:
+    """Neither was left to end them, and a task does not look at the run queue."""
+    node = start()
+    result, started, go = hold(tmp_path)
+    wait_until(lambda: lines(started), WAIT)
+    server, children = fork_server(node), executors(node)
+    os.killpg(node.pid, signal.SIGSTOP)
+    kill({server})
+    kill({node.pid})
+    node.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(node.pid, signal.SIGCONT)
+    wait_until(lambda: not node.tree.pids() & children, WAIT, "the executors end")
+    start()
+    wait_until(lambda: len(lines(started)) == 2, WAIT, "the task runs again")
+    go.touch()
+    assert result.get(timeout=WAIT)

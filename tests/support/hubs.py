@@ -14,9 +14,10 @@ from chervil.pools.frames import Kind, job_number, pack_report
 from chervil.worker.admission import Admission
 from chervil.worker.appetite import Appetite
 from chervil.worker.flight import Flight
-from chervil.worker.hub import COLD, Hub
+from chervil.worker.hub import Hub
 from chervil.worker.outcomes import Outcomes
 from chervil.worker.settling import Settling
+from chervil.worker.shutdown import COLD
 
 
 class Executors:

@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "chervil"
 #: circle); a module or package imports from its own line and from those above.
 LAYERS: list[set[str]] = [
     {"exceptions", "states", "signals", "clock", "backoff", "ids", "identity"},
-    {"wire"},
+    {"wire", "schedules"},
     {"drivers"},
     {"settings", "routing", "options", "configuration"},
     {"context"},
@@ -31,6 +31,7 @@ LAYERS: list[set[str]] = [
     {"signatures", "models", "messages"},
     {"publish", "groupcommit"},
     {"connections"},
+    {"beat"},
     {"control"},
     {"canvas"},
     {"registry"},
@@ -38,6 +39,7 @@ LAYERS: list[set[str]] = [
     {"execution"},
     {"calls", "composing"},
     {"task", "taskoptions", "retries", "replacing"},
+    {"periodic"},
     {"app", "decorators", "shared", "builtins", "workflows"},
     {"proxies"},
     {""},  # chervil/__init__.py: the public names
@@ -51,7 +53,7 @@ GROUND = LAYERS[0]
 #: These know no other package of their own line.
 APART = {"cli", "testing", "contrib"}
 #: Modules of ``drivers`` that every driver may import; the rest is one driver each.
-DRIVER_COMMONS = {"contracts", "chords"}
+DRIVER_COMMONS = {"contracts", "coordination", "chords"}
 #: Where imports inside functions are meant: drivers are imported when their
 #: first URL is opened, commands when they are invoked, public names when used.
 LAZY = ("chervil.drivers.registry", "chervil.cli.", "chervil")

@@ -247,6 +247,7 @@ def test_queues_take_kombus_arguments() -> None:
                 "x-max-priority": 9,
             },
             binding_arguments={"x": 1},
+            bindings=[contracts.Binding("x", "topic", "a.#", {"x": 1}, durable=False)],
         )
     ]
 

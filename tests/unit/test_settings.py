@@ -57,7 +57,7 @@ def test_it_is_a_mapping(conf: Settings) -> None:
     conf["task_serializer"] = "yaml"
     assert conf.task_serializer == conf["task_serializer"] == "yaml"
     assert "task_serializer" in conf
-    assert "beat_schedule" not in conf
+    assert "beat_sync_every" not in conf
     assert conf.get("nothing", 3) == 3
     assert dict(conf) == vars(conf)
     assert len(conf) == len(SETTINGS)
@@ -342,20 +342,20 @@ def test_harmless_settings_of_celery_warn_once_for_each_reason(conf: Settings) -
 
 
 def test_the_warning_points_at_the_caller(conf: Settings) -> None:
-    with pytest.warns(ChervilWarning, match="beat_schedule has no effect") as by_attribute:
-        conf.beat_schedule = {}  # type: ignore[attr-defined]
-    with pytest.warns(ChervilWarning, match="beat_schedule has no effect") as by_item:
-        conf["beat_schedule"] = {}
-    with pytest.warns(ChervilWarning, match="beat_schedule has no effect") as by_object:
-        conf.config_from_object({"beat_schedule": {}})
+    with pytest.warns(ChervilWarning, match="beat_sync_every has no effect") as by_attribute:
+        conf.beat_sync_every = {}  # type: ignore[attr-defined]
+    with pytest.warns(ChervilWarning, match="beat_sync_every has no effect") as by_item:
+        conf["beat_sync_every"] = {}
+    with pytest.warns(ChervilWarning, match="beat_sync_every has no effect") as by_object:
+        conf.config_from_object({"beat_sync_every": {}})
     for caught in (by_attribute, by_item, by_object):
         assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_setting_of_celery_that_was_not_set(conf: Settings) -> None:
-    assert conf.get("beat_schedule", {}) == {}
-    with pytest.raises(AttributeError, match=r"beat_schedule.*no scheduler"):
-        _ = conf.beat_schedule  # type: ignore[attr-defined]
+    assert conf.get("beat_sync_every", {}) == {}
+    with pytest.raises(AttributeError, match=r"beat_sync_every.*stored in the step"):
+        _ = conf.beat_sync_every  # type: ignore[attr-defined]
 
 
 def test_settings_that_would_change_what_happens_are_refused(conf: Settings) -> None:

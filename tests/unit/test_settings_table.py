@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from chervil.drivers.registry import schemes, settings_of_results
 from chervil.exceptions import ImproperlyConfigured
 from chervil.settings import CELERY_ONLY, OURS, SAME, SETTINGS, Settings, modern_name
 from chervil.settings.fields import Fields
@@ -97,12 +98,14 @@ def test_every_setting_is_read_somewhere() -> None:
         if package / "settings" not in path.parents
     )
     conf = (package / "settings" / "conf.py").read_text()
+    told = {name for scheme in schemes() for name in settings_of_results(scheme)}
     read = {
         name
         for name in SETTINGS
         if re.search(rf"(?:conf|settings)\.{name}\b", code)
         or re.search(rf"\bself\.{name}\b", conf)
         or name in FROM_CONFIG.values()
+        or name in told
     }
     assert set(SETTINGS) - read == set(NOT_READ)
 

@@ -117,6 +117,8 @@ class Following:
         given = {
             "parent_id": request.id,
             "root_id": request.root_id or request.id,
+            # Who waits for this task hears of what follows it, too.
+            "reply_to": request.reply_to,
             **(options or {}),
         }
         if app.conf.task_inherit_parent_priority and request.delivery_info:

@@ -48,7 +48,7 @@ def expect_queues(app: Chervil, names: Iterable[str]) -> None:
     :raises click.UsageError: names it, and the closest one.
     """
     wanted = list(names)
-    if not wanted:
+    if not wanted or not broker_of(app).features.lists_queues:
         return
     known = {*queue_names(app), *broker_of(app).depths()}
     for name in wanted:

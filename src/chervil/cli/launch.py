@@ -19,6 +19,7 @@ from chervil.cli.session import Session
 
 if TYPE_CHECKING:
     from chervil.app import Chervil
+    from chervil.cli.embedded import EmbeddedBeat
     from chervil.worker.node import Node
 
 #: Options that go to the node as they are.
@@ -117,8 +118,12 @@ def _run(
     from chervil.log import setup_logging
     from chervil.worker.node import Node
 
+    embedded: EmbeddedBeat | None = None
+
     def ready() -> None:
         _report_files()
+        if embedded:
+            embedded.watch()
         if report:
             report("")
 
@@ -141,7 +146,16 @@ def _run(
     app.backend  # noqa: B018
     if not session.quiet:
         click.echo(banner(_info(session, app, node)))
-    return node.run()
+    if not options["beat"]:
+        return node.run()
+    from chervil.cli.embedded import EmbeddedBeat
+
+    embedded = EmbeddedBeat(app, options["scheduler"])
+    embedded.start()
+    try:
+        return node.run()
+    finally:
+        embedded.stop()
 
 
 def _report_files(error: BaseException | None = None) -> None:

@@ -21,12 +21,15 @@ from chervil.exceptions import ChervilError
 #: Name of a command -> (module that defines ``command``, line for ``--help``).
 COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("chervil.cli.worker", "Run tasks: start a worker node."),
+    "beat": ("chervil.cli.beat", "Send periodic tasks when they are due."),
+    "schedule": ("chervil.cli.schedule", "List and change periodic tasks."),
     "call": ("chervil.cli.call", "Send one task by its name."),
     "result": ("chervil.cli.result", "Show the state and result of a task."),
     "revoke": ("chervil.cli.revoke", "Cancel tasks: those that wait, and those that run."),
     "status": ("chervil.cli.status", "Show which nodes are running."),
     "inspect": ("chervil.cli.inspect", "Ask nodes what they do."),
     "control": ("chervil.cli.control", "Tell nodes what to do."),
+    "health": ("chervil.cli.health", "Ask a worker of this machine whether it is well."),
     "queues": ("chervil.cli.queues", "Show what waits in the queues."),
     "dead": ("chervil.cli.dead", "List, replay or drop messages that could not be run."),
     "purge": ("chervil.cli.purge", "Delete all waiting messages of queues."),

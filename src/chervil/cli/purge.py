@@ -43,9 +43,9 @@ def command(
     if not chosen:
         raise click.UsageError("No queue is left after -X.")
     depths = broker.depths(chosen)
-    waiting = sum(depth.ready + depth.delayed for depth in depths.values())
+    waiting = sum(depth.ready + (depth.delayed or 0) for depth in depths.values())
     if not force:
-        delayed = sum(depth.delayed for depth in depths.values())
+        delayed = sum(depth.delayed or 0 for depth in depths.values())
         click.confirm(
             f"Delete {plural(waiting, 'message')} ({delayed:,} of them delayed) of "
             f"{', '.join(chosen)} in {mask_url(app.conf.broker_url)}?",

@@ -29,6 +29,8 @@ _HELP = """Show what is in the queues.
   claimed  with a worker: running, or about to
   dead     could not be run; see 'chervil dead list'
   oldest   how long the first ready one has waited
+
+A question mark: the broker does not tell.
 """
 COLUMNS = ("queue", "ready", "delayed", "claimed", "dead", "oldest")
 
@@ -46,8 +48,8 @@ def command(session: Session, /, names: list[str] | None, as_json: bool, watch: 
         expect_queues(app, names)
     while True:
         depths = dict(broker.depths(names))
-        for name in names or queue_names(app):
-            depths.setdefault(name, _nothing())
+        missing = [name for name in names or queue_names(app) if name not in depths]
+        depths |= broker.depths(missing)
         if watch and not as_json:
             click.clear()
         _show(session, depths, as_json, f"Queues of {mask_url(app.conf.broker_url)}")
@@ -56,10 +58,14 @@ def command(session: Session, /, names: list[str] | None, as_json: bool, watch: 
         time.sleep(1.0)
 
 
-def _nothing() -> Depth:
-    from chervil.drivers.contracts import Depth
+def _told(count: int | None) -> str:
+    return "?" if count is None else str(count)
 
-    return Depth()
+
+def _age(depth: Depth) -> str:
+    if depth.oldest is None:
+        return "?"
+    return duration(depth.oldest) if depth.ready else "-"
 
 
 def _show(session: Session, depths: Mapping[str, Depth], as_json: bool, title: str) -> None:
@@ -71,7 +77,7 @@ def _show(session: Session, depths: Mapping[str, Depth], as_json: bool, title: s
                     "delayed": depth.delayed,
                     "claimed": depth.claimed,
                     "dead": depth.dead,
-                    "oldest": round(depth.oldest, 3),
+                    "oldest": None if depth.oldest is None else round(depth.oldest, 3),
                 }
                 for name, depth in sorted(depths.items())
             }
@@ -80,11 +86,8 @@ def _show(session: Session, depths: Mapping[str, Depth], as_json: bool, title: s
     rows = [
         [
             name,
-            str(depth.ready),
-            str(depth.delayed),
-            str(depth.claimed),
-            str(depth.dead),
-            duration(depth.oldest) if depth.ready else "-",
+            *map(_told, (depth.ready, depth.delayed, depth.claimed, depth.dead)),
+            _age(depth),
         ]
         for name, depth in sorted(depths.items())
     ]

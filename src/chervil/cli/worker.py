@@ -83,7 +83,6 @@ def _ignored(*decls: str, why: str, **attrs: Any) -> Callable[[F], F]:
 
 
 _option = click.option
-_NO_BEAT = "Chervil has no scheduler of periodic tasks yet."
 
 
 @click.command("worker", cls=ChervilCommand, help=_HELP, epilog=exitcodes.WORKER_HELP)
@@ -191,9 +190,15 @@ _NO_BEAT = "Chervil has no scheduler of periodic tasks yet."
 @_ignored("--heartbeat-interval", type=float, metavar="N", why="see --lease.")
 @_ignored("-S", "--statedb", metavar="FILE", why="revoked ids are kept in the broker.")
 @_refused("--autoscale", metavar="MAX,MIN", reason="give a number with -c.")
-@_refused("-B", "--beat", is_flag=True, reason=_NO_BEAT)
-@_refused("-s", "--schedule", "--schedule-filename", metavar="FILE", reason=_NO_BEAT, hidden=True)
-@_refused("--scheduler", metavar="CLASS", reason=_NO_BEAT, hidden=True)
+@_option("-B", "--beat", is_flag=True, help="Also send periodic tasks, as 'chervil beat' does.")
+@_option("--scheduler", metavar="CLASS", help="With -B: class of the scheduler, 'module:name'.")
+@_ignored(
+    "-s",
+    "--schedule",
+    "--schedule-filename",
+    metavar="FILE",
+    why="the state is in the coordinator.",
+)
 @pass_session
 def command(session: Session, /, **options: Any) -> None:
     soft, hard = options["soft_time_limit"], options["time_limit"]
@@ -202,6 +207,8 @@ def command(session: Session, /, **options: Any) -> None:
             f"--soft-time-limit {soft:g} is not below --time-limit {hard:g}, "
             "so it could never come first."
         )
+    if options["scheduler"] and not options["beat"]:
+        raise click.UsageError("--scheduler is for -B.")
     if options["reload"] and options["detach"]:
         raise click.UsageError("--reload and --detach do not go together.")
     if options.pop("reload"):

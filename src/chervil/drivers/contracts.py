@@ -17,7 +17,7 @@ Rules that hold for every driver and that the conformance suites
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -43,6 +43,25 @@ class Features(msgspec.Struct, frozen=True):
     max_size: int = 0
     #: Has :meth:`Broker.fanout`, so that nodes can be asked and told things.
     fanout: bool = False
+    #: Knows its delayed messages: counts them, deletes them with ``purge``, and tells when
+    #: the next one is due.
+    sees_delayed: bool = True
+    #: Can name all of its queues, also those that this process has nothing to do with.
+    lists_queues: bool = True
+
+
+class Binding(msgspec.Struct, frozen=True):
+    """A way from an exchange to a queue, and the exchange itself."""
+
+    exchange: str
+    exchange_type: str = "direct"
+    routing_key: str = ""
+    arguments: Mapping[str, Any] = {}
+    durable: bool = True
+    auto_delete: bool = False
+    exchange_arguments: Mapping[str, Any] = {}
+    #: False: the exchange is there, or somebody else declares it.
+    declare: bool = True
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -57,6 +76,14 @@ class Queue(msgspec.Struct, frozen=True):
     durable: bool = True
     queue_arguments: Mapping[str, Any] = {}
     binding_arguments: Mapping[str, Any] = {}
+    auto_delete: bool = False
+    exclusive: bool = False
+    #: For brokers with exchanges, all of its bindings; empty: the one that is named above.
+    bindings: Sequence[Binding] = ()
+    #: False: it is there, or somebody else declares it.
+    declare: bool = True
+    #: For ``basic.consume`` of AMQP.
+    consumer_arguments: Mapping[str, Any] = {}
 
 
 class Delivery(msgspec.Struct, gc=False):
@@ -115,14 +142,14 @@ class Settlement(msgspec.Struct, gc=False):
 
 
 class Depth(msgspec.Struct, frozen=True):
-    """How much a queue holds."""
+    """How much a queue holds; None: the broker does not tell."""
 
     ready: int = 0
-    delayed: int = 0
-    claimed: int = 0
-    dead: int = 0
+    delayed: int | None = 0
+    claimed: int | None = 0
+    dead: int | None = 0
     #: Seconds that the oldest ready message has waited; 0 when none waits.
-    oldest: float = 0.0
+    oldest: float | None = 0.0
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -142,6 +169,10 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 class Consumer(Protocol):
     """A node's claim on messages of some queues, under one lease."""
+
+    #: How many messages more the node could start now, for brokers that send messages
+    #: before they are asked; the node keeps it up to date. None: unknown.
+    room: int | None
 
     def exchange(self, settlements: Sequence[Settlement], limit: int) -> Sequence[Delivery]:
         """Settle what is finished and claim up to ``limit`` messages, without waiting.
@@ -256,6 +287,9 @@ class Broker(Protocol):
     """Stores messages until a consumer has settled them."""
 
     features: Features
+    #: Tells how a queue is to be declared that a message is sent to; set by who opens the
+    #: broker. None: as ``Queue(name)``. For brokers whose queues have to be declared.
+    definition: Callable[[str], Queue] | None
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Make sure that these queues exist; doing it again changes nothing."""
@@ -382,4 +416,23 @@ class ResultStore(JoinStore, Protocol):
 
     def close(self) -> None:
         """Release connections; the object can be used again afterwards."""
+        ...
+
+
+class PrivateStore(ResultStore, Protocol):
+    """A result store that tells outcomes to who sent the task, and to nobody else.
+
+    ``put`` drops outcomes whose address is not that of somebody who expects them. ``get``
+    knows what has arrived in this process.
+    """
+
+    def expect(self, address: str, ids: Collection[str]) -> None:
+        """Called before the messages of these tasks are sent, which carry that address.
+
+        :raises BrokerUnavailable: their results could not arrive.
+        """
+        ...
+
+    def awaits(self, task_id: str) -> bool:
+        """Whether its outcome has arrived here or can still do so."""
         ...

@@ -14,27 +14,36 @@ from typing import Any
 import msgspec
 
 from chervil.drivers.contracts import Broker, ResultStore
+from chervil.drivers.coordination import Coordinator
 from chervil.exceptions import ImproperlyConfigured, MissingDependency
 
 
 class Driver(msgspec.Struct, frozen=True):
-    """Where the two halves of a technology are defined."""
+    """Where the parts of a technology are defined."""
 
-    #: "module:callable"; called with (url, options); None: it has no such half.
+    #: "module:callable"; called with (url, options); None: it has no such part.
     broker: str | None = None
     results: str | None = None
     #: The extra of this package that installs what it imports.
     extra: str = ""
+    coordinator: str | None = None
+    #: Settings of the app that its result store is told, as options of these names.
+    settings: tuple[str, ...] = ()
+    #: Its results go to who sent the task and to nobody else: the store is a
+    #: :class:`~chervil.drivers.contracts.PrivateStore`.
+    private: bool = False
 
 
 _DRIVERS: dict[str, Driver] = {
     "sqlite": Driver(
         "chervil.drivers.sqlite.broker:SqliteBroker",
         "chervil.drivers.sqlite.results:SqliteResults",
+        coordinator="chervil.drivers.sqlite.coordinator:SqliteCoordinator",
     ),
     "memory": Driver(
         "chervil.drivers.memory.broker:MemoryBroker",
         "chervil.drivers.memory.results:MemoryResults",
+        coordinator="chervil.drivers.memory.coordinator:MemoryCoordinator",
     ),
     "disabled": Driver(None, "chervil.drivers.disabled:DisabledResults"),
     **dict.fromkeys(
@@ -43,21 +52,42 @@ _DRIVERS: dict[str, Driver] = {
             "chervil.drivers.redis.broker:RedisBroker",
             "chervil.drivers.redis.results:RedisResults",
             "redis",
+            "chervil.drivers.redis.coordinator:RedisCoordinator",
         ),
+    ),
+    **dict.fromkeys(
+        ("amqp", "amqps", "pyamqp"),
+        Driver("chervil.drivers.amqp.broker:AmqpBroker", None, "amqp"),
+    ),
+    "rpc": Driver(
+        None,
+        "chervil.drivers.amqp.results:RpcResults",
+        "amqp",
+        settings=(
+            "broker_url",
+            "broker_transport_options",
+            "result_serializer",
+            "result_persistent",
+            "result_expires",
+        ),
+        private=True,
     ),
 }
 
+
+#: The parts of a driver, for messages.
+_WORDS = {"broker": "broker", "results": "result store", "coordinator": "coordinator"}
 
 #: Schemes that Celery's users know and that this version has no driver for; of
 #: schemes such as ``db+postgresql`` the part before the plus sign
 #: (https://docs.celeryq.dev/en/stable/userguide/configuration.html).
 # fmt: off
 _NOT_YET = frozenset({
-    "amqp", "amqps", "arangodb", "azureblockblob", "azureservicebus", "azurestoragequeues",
+    "arangodb", "azureblockblob", "azureservicebus", "azurestoragequeues",
     "cache", "cassandra", "confluentkafka", "consul", "cosmosdbsql", "couchbase",
     "couchbases", "couchdb", "db", "django", "django-cache", "django-db", "dynamodb",
     "elasticsearch", "etcd", "file", "filesystem", "gcpubsub", "gs", "kafka", "librabbitmq",
-    "mongodb", "mysql", "postgresql", "pyamqp", "pyro", "qpid", "rpc",
+    "mongodb", "mysql", "postgresql", "pyro", "qpid",
     "s3", "slmq", "sqla", "sqlalchemy", "sqs", "valkey", "zookeeper",
 })
 # fmt: on
@@ -71,7 +101,7 @@ def register_driver(scheme: str, driver: Driver) -> None:
 def schemes(half: str | None = None) -> list[str]:
     """The URL schemes that are known.
 
-    :param half: ``"broker"`` or ``"results"``: only those that can be one.
+    :param half: ``"broker"``, ``"results"`` or ``"coordinator"``: only those that can be one.
     """
     return sorted(
         name for name, driver in _DRIVERS.items() if half is None or getattr(driver, half)
@@ -87,6 +117,24 @@ def has_results(url: str) -> bool:
     """Whether the technology of that URL can store results."""
     driver = _DRIVERS.get(scheme_of(url))
     return driver is not None and driver.results is not None
+
+
+def has_coordinator(url: str) -> bool:
+    """Whether the technology of that URL can keep what nodes share."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver is not None and driver.coordinator is not None
+
+
+def settings_of_results(url: str) -> tuple[str, ...]:
+    """The settings that the result store of that URL is told as options."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver.settings if driver is not None else ()
+
+
+def has_private_results(url: str) -> bool:
+    """Whether results go to who sent the task and to nobody else."""
+    driver = _DRIVERS.get(scheme_of(url))
+    return driver is not None and driver.private
 
 
 def open_broker(url: str, options: Mapping[str, Any] | None = None) -> Broker:
@@ -105,6 +153,12 @@ def open_results(url: str, options: Mapping[str, Any] | None = None) -> ResultSt
     return store
 
 
+def open_coordinator(url: str, options: Mapping[str, Any] | None = None) -> Coordinator:
+    """Open the coordinator of a URL; errors as for :func:`open_broker`."""
+    coordinator: Coordinator = _load(url, "coordinator")(url, dict(options or {}))
+    return coordinator
+
+
 def _load(url: str, half: str) -> Callable[..., Any]:
     scheme = scheme_of(url)
     driver = _DRIVERS.get(scheme)
@@ -112,7 +166,7 @@ def _load(url: str, half: str) -> Callable[..., Any]:
         raise ImproperlyConfigured(_no_driver(scheme, half))
     path = getattr(driver, half)
     if path is None:
-        what = "a broker" if half == "broker" else "a result store"
+        what = f"a {_WORDS[half]}"
         able = ", ".join(schemes(half))
         raise ImproperlyConfigured(f"{scheme}:// cannot be {what} (these can: {able})")
     module, _, name = path.partition(":")
@@ -129,7 +183,7 @@ def _load(url: str, half: str) -> Callable[..., Any]:
 
 def _no_driver(scheme: str, half: str) -> str:
     """Why a URL cannot be opened. The URL itself is left out: it may hold a password."""
-    what = "broker" if half == "broker" else "result store"
+    what = _WORDS[half]
     have = ", ".join(schemes(half))
     if scheme.partition("+")[0] in _NOT_YET:
         return (

@@ -42,6 +42,8 @@ class Loop:
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
         self._free = list(range(seat.slots))
+        self._taker = seat.channel.taker()
+        self._places = [seat.page.place(seat.index, slot) for slot in self._free]
         self._listening = False
         self._stop = False
         self._broken = False
@@ -83,7 +85,7 @@ class Loop:
         """Start what is there while slots are free; listen only while some stay free."""
         try:
             while self._free and not self._stop:
-                frame = self._seat.channel.take_now()
+                frame = self._taker.take_now(self._places[self._free[-1]])
                 if frame is None:
                     self._listen()
                     return

@@ -9,6 +9,7 @@ nobody has begun.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 
@@ -19,6 +20,36 @@ _BUFFER = 4 * 1024 * 1024
 _ROOM = INLINE_LIMIT + 4096
 _DONTWAIT = socket.MSG_DONTWAIT
 _TYPE = socket.SOCK_SEQPACKET if hasattr(socket, "SOCK_SEQPACKET") else socket.SOCK_DGRAM
+
+
+class Taker:
+    """Takes jobs off the run queue, one thread's.
+
+    The number of a job is written into the page by the system call that takes it off the
+    queue: it is in one of the two whenever a process is killed, however long it then takes
+    that process to say that it begins.
+    """
+
+    def __init__(self, jobs: socket.socket) -> None:
+        self._receive = jobs.recvmsg_into
+        self._buffer = bytearray(_ROOM)
+        self._view = memoryview(self._buffer)
+
+    def take(self, place: memoryview) -> bytes:
+        """The next job; waits for it. Empty when the hub has closed the queue.
+
+        :param place: where the page has the number of the job that a slot runs.
+        """
+        size = self._receive((place, self._view))[0]
+        return bytes(place) + self._buffer[: size - len(place)] if size else b""
+
+    def take_now(self, place: memoryview) -> bytes | None:
+        """The next job if there is one now; None if not, empty at the end."""
+        try:
+            size = self._receive((place, self._view), 0, _DONTWAIT)[0]
+        except BlockingIOError:
+            return None
+        return bytes(place) + self._buffer[: size - len(place)] if size else b""
 
 
 class Channel:
@@ -51,10 +82,11 @@ class Channel:
     def take_back(self) -> list[bytes]:
         """All jobs that no executor has taken, in order."""
         frames = []
-        while (frame := self.take_now()) is not None:
-            if not frame:
-                break
-            frames.append(frame)
+        try:
+            while frame := self._jobs_out.recv(_ROOM, _DONTWAIT):
+                frames.append(frame)
+        except BlockingIOError:
+            pass
         return frames
 
     def reports(self, most: int = 512) -> list[bytes]:
@@ -79,30 +111,34 @@ class Channel:
 
     # --- the executors' side
 
-    def take(self) -> bytes:
-        """The next job; waits for it. Empty when the hub has closed the queue."""
-        return self._jobs_out.recv(_ROOM)
-
-    def take_now(self) -> bytes | None:
-        """The next job if there is one now; None if not, empty at the end."""
-        try:
-            return self._jobs_out.recv(_ROOM, _DONTWAIT)
-        except BlockingIOError:
-            return None
+    def taker(self) -> Taker:
+        """What a thread of an executor takes jobs with."""
+        return Taker(self._jobs_out)
 
     def report(self, frame: bytes) -> None:
         """Hand a report to the hub; waits while the hub is behind."""
         if len(frame) > INLINE_LIMIT:
             frame = spool(frame, self._paths)
-        self._reports_in.send(frame)
+        self._send(frame)
 
     def report_all(self, frames: Sequence[bytes]) -> None:
         """Hand in several reports, each as :meth:`pack` made it; waits as :meth:`report`."""
         if len(frames) == 1:
-            self._reports_in.send(frames[0])
+            self._send(frames[0])
             return
         for datagram in join(frames):
+            self._send(datagram)
+
+    def _send(self, datagram: bytes) -> None:
+        try:
             self._reports_in.send(datagram)
+        except (BrokenPipeError, ConnectionResetError):
+            raise  # the hub has gone
+        except OSError as exc:
+            # A task has closed what was not its own. Only the end of this process tells the
+            # hub that what it had is to be run elsewhere.
+            os.write(2, f"an executor cannot report any more and ends: {exc}\n".encode())
+            os._exit(os.EX_OSERR)
 
     @property
     def jobs_fileno(self) -> int:

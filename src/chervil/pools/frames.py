@@ -3,8 +3,9 @@
 A *job* goes to an executor: the number under which the hub knows it, how often
 it was delivered, and the message as it was claimed. A *report* comes back: what
 became of the job, the encoded outcome, and messages to be stored with it.
-Both have a fixed head so that the usual ones cost one ``pack`` and no codec. A job
-is a datagram of its own, so that whoever is idle takes it and no more; reports of
+Both have a fixed head so that the usual ones cost one ``pack`` and no codec; it begins
+with the number, so that who takes a job can have that put elsewhere (``channel.Taker``).
+A job is a datagram of its own, so that whoever is idle takes it and no more; reports of
 jobs that ended together may share one.
 
 A datagram has a limit of its own (the socket's send buffer), so a frame above
@@ -31,12 +32,15 @@ from chervil.wire.message import Message, Outcome
 #: Frames up to this many bytes travel in the datagram itself.
 INLINE_LIMIT = 32 * 1024
 
-_JOB = struct.Struct("<BQIII")
-_REPORT = struct.Struct("<BQBdI")
-_INLINE, _SPOOLED, _FULL_ENVELOPE, _LIMITED, _JUDGED = 0, 1, 2, 4, 8
+_JOB = struct.Struct("<QBIII")
+_REPORT = struct.Struct("<QBBdI")
+#: Where the byte is that says how to read the rest, and what comes behind it.
+_FLAG, _REST = 8, 9
+_INLINE, _SPOOLED, _FULL_ENVELOPE, _LIMITED, _JUDGED = 0, 1, 2, 4, 16
 _SIZE = struct.Struct("<I")
-#: Several frames are an array of MessagePack, whose first byte is none of the flags.
-_SEVERAL = 0x80
+#: Several frames are an array of MessagePack, behind this.
+_SEVERAL = 8
+_SEVERAL_HEAD = bytes([*bytes(_FLAG), _SEVERAL])
 #: Bytes that MessagePack writes before a frame, at most.
 _FRAME_HEAD = 5
 
@@ -140,15 +144,15 @@ def pack_job(job: Job) -> bytes:
         verdict = _encode_extra(job.verdict)
         queue = _SIZE.pack(len(verdict)) + verdict + queue
         flag |= _JUDGED
-    fixed = _JOB.pack(flag, job.number, job.deliveries, len(head), len(queue))
+    fixed = _JOB.pack(job.number, flag, job.deliveries, len(head), len(queue))
     return fixed + queue + head + (body or b"")
 
 
 def unpack_job(frame: bytes) -> Job:
     """The job of a frame; reads and removes the file of a spooled one."""
-    if frame[0] == _SPOOLED:
+    if frame[_FLAG] == _SPOOLED:
         frame = _unspool(frame)
-    flag, number, deliveries, size, width = _JOB.unpack_from(frame)
+    number, flag, deliveries, size, width = _JOB.unpack_from(frame)
     start = _JOB.size + width
     body = None if flag & _FULL_ENVELOPE else frame[start + size :]
     head = frame[start : start + size]
@@ -158,27 +162,29 @@ def unpack_job(frame: bytes) -> Job:
         verdict = _decode_verdict(frame[at:end])
         queue = frame[end:start].decode()
         return Job(number, deliveries, head, body, queue, bool(flag & _LIMITED), verdict)
-    return Job(number, deliveries, head, body, frame[_JOB.size : start].decode(), flag >= _LIMITED)
+    return Job(
+        number, deliveries, head, body, frame[_JOB.size : start].decode(), bool(flag & _LIMITED)
+    )
 
 
 def job_number(frame: bytes) -> int:
     """The number of a job's frame, without reading the rest."""
-    return int.from_bytes(frame[1:9], "little")
+    return int.from_bytes(frame[:_FLAG], "little")
 
 
 def pack_report(
     number: int, kind: int, runtime: float, payload: bytes, extra: Extra = SUCCEEDED
 ) -> bytes:
     """The frame of a report."""
-    frame = _REPORT.pack(_INLINE, number, kind, runtime, len(payload)) + payload
+    frame = _REPORT.pack(number, _INLINE, kind, runtime, len(payload)) + payload
     return frame if extra is SUCCEEDED else frame + _encode_extra(extra)
 
 
 def unpack_report(frame: bytes) -> Report:
     """The report of a frame; reads and removes the file of a spooled one."""
-    if frame[0] == _SPOOLED:
+    if frame[_FLAG] == _SPOOLED:
         frame = _unspool(frame)
-    _, number, kind, runtime, size = _REPORT.unpack_from(frame)
+    number, _, kind, runtime, size = _REPORT.unpack_from(frame)
     start = _REPORT.size
     end = start + size
     extra = SUCCEEDED if len(frame) == end else _decode_extra(frame[end:])
@@ -194,16 +200,16 @@ def join(frames: Sequence[bytes]) -> list[bytes]:
     start = size = 0
     for number, frame in enumerate(frames):
         if size + len(frame) > INLINE_LIMIT and number > start:
-            datagrams.append(_encode_frames(frames[start:number]))
+            datagrams.append(_SEVERAL_HEAD + _encode_frames(frames[start:number]))
             start, size = number, 0
         size += len(frame) + _FRAME_HEAD
-    datagrams.append(_encode_frames(frames[start:]))
+    datagrams.append(_SEVERAL_HEAD + _encode_frames(frames[start:]))
     return datagrams
 
 
 def split(datagram: bytes) -> list[bytes]:
     """The frames of a datagram, which is one itself or was made by :func:`join`."""
-    return [datagram] if datagram[0] < _SEVERAL else _decode_frames(datagram)
+    return [datagram] if datagram[_FLAG] != _SEVERAL else _decode_frames(datagram[_REST:])
 
 
 def spool(frame: bytes, directories: Sequence[str]) -> bytes:
@@ -223,19 +229,19 @@ def spool(frame: bytes, directories: Sequence[str]) -> bytes:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         else:
-            return bytes([_SPOOLED]) + frame[1:9] + os.fsencode(path)
+            return frame[:_FLAG] + bytes([_SPOOLED]) + os.fsencode(path)
     raise MessageTooLarge(f"{len(frame):,} bytes cannot be handed to another process: {problem}")
 
 
 def discard(frame: bytes) -> None:
     """Remove the file of a frame that nobody is going to read."""
-    if frame[0] == _SPOOLED:
+    if frame[_FLAG] == _SPOOLED:
         with contextlib.suppress(OSError):
-            os.unlink(frame[9:])
+            os.unlink(frame[_REST:])
 
 
 def _unspool(frame: bytes) -> bytes:
-    path = frame[9:]
+    path = frame[_REST:]
     with open(path, "rb") as file:
         whole = file.read()
     os.unlink(path)

@@ -1,7 +1,8 @@
 """A page of shared memory in which executors say what they are running.
 
 Writing a slot is one ``pack_into``, no system call, so that executors can do it
-for each task. The hub reads it to enforce time limits, and after an executor's
+for each task; that a job was taken is written by the system call that takes it (see
+``channel.Taker``). The hub reads it to enforce time limits, and after an executor's
 death to know which job died with it.
 """
 
@@ -13,6 +14,9 @@ import struct
 import tempfile
 
 _SLOT = struct.Struct("<QdQQ")
+_NUMBER_SIZE = 8
+#: What a slot begins with that has been used and runs nothing.
+_LEFT = struct.pack("<Qd", 0, -1.0)
 #: Marks a number of a job that was cancelled.
 _END = 1 << 63
 
@@ -26,6 +30,11 @@ class Page:
         self.descriptor = _new_file(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
 
+    def place(self, executor: int, slot: int) -> memoryview:
+        """Where the number of the job that this slot runs is, for ``Taker.take``."""
+        offset = (executor * self.slots + slot) * _SLOT.size
+        return memoryview(self._memory)[offset : offset + _NUMBER_SIZE]
+
     def enter(self, executor: int, slot: int, number: int, now: float, thread: int = 0) -> None:
         """This slot begins to run the job of that number (``now``: monotonic seconds)."""
         _SLOT.pack_into(
@@ -35,10 +44,12 @@ class Page:
     def leave(self, executor: int, slot: int) -> None:
         """This slot runs nothing."""
         offset = (executor * self.slots + slot) * _SLOT.size
-        self._memory[offset : offset + 8] = b"\0\0\0\0\0\0\0\0"
+        self._memory[offset : offset + len(_LEFT)] = _LEFT
 
     def read(self, executor: int, slot: int) -> tuple[int, float, int]:
-        """Number of the job (0: none), monotonic time it began, thread that runs it."""
+        """Number of the job (0: none), monotonic time it began, thread that runs it.
+
+        A job that was taken and has not begun has no time (0 or less)."""
         number, began, thread, _ = _SLOT.unpack_from(
             self._memory, (executor * self.slots + slot) * _SLOT.size
         )
@@ -52,6 +63,10 @@ class Page:
             if number:
                 found[number] = (slot, began, thread)
         return found
+
+    def used(self, executor: int) -> bool:
+        """Whether this executor has taken any job since :meth:`clear`."""
+        return any(any(self.read(executor, slot)[:2]) for slot in range(self.slots))
 
     def interrupt(self, executor: int, slot: int, number: int, *, end: bool = False) -> None:
         """Ask for the job in this slot to be interrupted, if it still is that number.

@@ -33,10 +33,11 @@ class Prefork:
 
     def run(self) -> None:
         seat, page, index = self._seat, self._seat.page, self._seat.index
-        take, perform = seat.channel.take, seat.runner.perform
+        take, perform = seat.channel.taker().take, seat.runner.perform
+        place = page.place(index, 0)
         try:
             while not self._leaving:
-                frame = take()
+                frame = take(place)
                 if not frame:
                     break
                 page.enter(index, 0, job_number(frame), monotonic())

@@ -40,6 +40,8 @@ class Solo:
         self._waiting: deque[bytes] = deque()
         self._reports: list[bytes] = []
         self._limits: dict[int, tuple[float, float]] = {}
+        #: Of the jobs that were taken back last.
+        self._given_back: dict[int, tuple[float, float]] = {}
         self._busy = 0
         #: The number of the job that is being run, 0 for none, and of one to be ended.
         self.current = 0
@@ -67,7 +69,15 @@ class Solo:
         """All jobs that have not begun."""
         frames = list(self._waiting)
         self._waiting.clear()
+        # The limits of a job that runs have been taken out.
+        self._given_back, self._limits = self._limits, {}
         return frames
+
+    def put_again(self, frame: bytes) -> None:
+        """Queue a job that was taken back, under the limits that it had."""
+        number = job_number(frame)
+        self.limit(number, *self._given_back.pop(number, (0.0, 0.0)))
+        self.put(frame)
 
     @property
     def waiting(self) -> int:

@@ -79,14 +79,17 @@ class Threads:
 
     def _work(self, place: Place) -> None:
         place.thread = threading.get_ident()
+        seat = self._seat
+        take, where = seat.channel.taker().take, seat.page.place(seat.index, place.slot)
         try:
             while not self._stop:
-                frame = self._seat.channel.take()
+                frame = take(where)
                 if not frame:
                     break
                 if self._stop:
                     number = job_number(frame)
                     discard(frame)
+                    seat.page.leave(seat.index, place.slot)
                     self._seat.channel.report(pack_report(number, Kind.NOT_BEGUN, 0.0, b""))
                     break
                 self._one(place, frame)

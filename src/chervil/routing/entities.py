@@ -294,9 +294,29 @@ def to_contract(queue: Queue) -> contracts.Queue:
         name=queue.name,
         exchange=exchange.name,
         exchange_type=exchange.type,
-        routing_key=first.routing_key,
+        routing_key=first.routing_key or "",
         max_priority=queue.max_priority,
         durable=queue.durable,
         queue_arguments=queue.queue_arguments,
         binding_arguments=queue.binding_arguments,
+        auto_delete=queue.auto_delete,
+        exclusive=queue.exclusive,
+        bindings=[_to_contract(one) for one in queue.bindings]
+        or [_to_contract(binding(exchange, queue.routing_key or "", queue.binding_arguments))],
+        declare=not queue.no_declare,
+        consumer_arguments=queue.consumer_arguments,
+    )
+
+
+def _to_contract(one: binding) -> contracts.Binding:
+    exchange = one.exchange or Exchange()
+    return contracts.Binding(
+        exchange.name,
+        exchange.type,
+        one.routing_key,
+        one.arguments,
+        exchange.durable,
+        exchange.auto_delete,
+        exchange.arguments,
+        not exchange.no_declare,
     )

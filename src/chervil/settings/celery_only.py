@@ -40,12 +40,13 @@ _NEVER_NEEDED = "Chervil does not need it"
 
 _HARMLESS = {
     **_no_effect(
-        "there is no scheduler yet",
-        *_prefixed(
-            "beat",
-            "schedule scheduler schedule_filename max_loop_interval sync_every "
-            "cron_starting_deadline enable_remote_control remote_control_max_tick_age",
-        ),
+        "every firing is stored in the step that sends it, in the coordinator, so that beats on "
+        "several machines share it",
+        *_prefixed("beat", "sync_every schedule_filename"),
+    ),
+    **_no_effect(
+        "ask for entries and their runs with app.schedule or 'chervil schedule'",
+        *_prefixed("beat", "enable_remote_control remote_control_max_tick_age"),
     ),
     **_no_effect(
         "mailboxes of remote control end with their owners",
@@ -116,8 +117,7 @@ _HARMLESS = {
         "worker_deduplicate_successful_tasks",
     ),
     **_no_effect(
-        "the second request to stop ends at once what runs, which is given back and runs again",
-        "worker_soft_shutdown_timeout",
+        "an idle worker holds no tasks that it could wait for: delayed ones are in the broker",
         "worker_enable_soft_shutdown_on_idle",
     ),
     **_no_effect(
@@ -142,7 +142,6 @@ _HARMLESS = {
         "task_create_missing_queue_exchange_type",
         "result_exchange",
         "result_exchange_type",
-        "result_persistent",
         "cache_backend",
         "cache_backend_options",
         "redis_backend_use_ssl",

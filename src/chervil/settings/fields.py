@@ -39,6 +39,7 @@ class Fields:
     result_backend: str | None
     result_backend_transport_options: dict[str, Any]
     result_expires: float | None
+    result_persistent: bool
     result_extended: bool
     task_ignore_result: bool
     task_store_errors_even_if_ignored: bool
@@ -83,6 +84,8 @@ class Fields:
     worker_processes: int | None
     worker_prefetch_multiplier: int
     worker_lease: float
+    worker_soft_shutdown_timeout: float
+    worker_health_address: str | None
     worker_max_tasks_per_child: int | None
     worker_max_memory_per_child: int | None
     worker_enable_remote_control: bool
@@ -98,3 +101,14 @@ class Fields:
     worker_task_log_datefmt: str | None
     worker_redirect_stdouts: bool
     worker_redirect_stdouts_level: str
+
+    # Periodic tasks
+    beat_schedule: dict[str, Any]
+    beat_scheduler: str
+    beat_lease: float
+    beat_max_loop_interval: float
+    beat_cron_starting_deadline: float | None
+    beat_history: int
+
+    # State that nodes share
+    coordinator_url: str | None

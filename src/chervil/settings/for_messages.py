@@ -160,6 +160,13 @@ RESULTS = group(
         "store grows for ever.",
     ),
     Setting(
+        "result_persistent",
+        BOOL,
+        False,
+        "`rpc://`: have RabbitMQ write results to its disk, so that those that wait for their "
+        "client outlive a restart of the server. Other stores always keep them.",
+    ),
+    Setting(
         "result_extended",
         BOOL,
         False,

@@ -61,6 +61,22 @@ WORKER = group(
         celery=OURS,
     ),
     Setting(
+        "worker_soft_shutdown_timeout",
+        seconds(),
+        0.0,
+        "Seconds that running tasks get to end when the worker is told to stop; then they are "
+        "given back, and run again elsewhere. 0: as long as they take after SIGTERM or the first "
+        "Ctrl-C, and no time at all after SIGQUIT or the second.",
+    ),
+    Setting(
+        "worker_health_address",
+        optional(TEXT),
+        None,
+        "`host:port` on which the worker answers `GET /live` and `GET /ready` with status 200 or "
+        "503, for probes. None: only `chervil health` on the same machine can ask.",
+        celery=OURS,
+    ),
+    Setting(
         "worker_max_tasks_per_child",
         optional(integer(1), empty=(None, 0)),
         None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chervil.settings import for_messages, for_tasks, for_workers
+from chervil.settings import for_beat, for_messages, for_tasks, for_workers
 from chervil.settings.setting import Setting
 
 #: Every setting by name, in the order of the documentation.
@@ -20,6 +20,8 @@ SETTINGS: dict[str, Setting] = {
         for_tasks.ROUTING,
         for_workers.WORKER,
         for_workers.LOGGING,
+        for_beat.BEAT,
+        for_beat.COORDINATION,
     )
     for setting in section
 }

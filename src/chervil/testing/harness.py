@@ -19,6 +19,7 @@ from chervil.drivers.contracts import (
     Broker,
     Consumer,
     Delivery,
+    Depth,
     Queue,
     ResultStore,
 )
@@ -83,6 +84,15 @@ def is_readable(consumer: Consumer, timeout: float = 0.0) -> bool:
     return bool(poll.poll(timeout * 1000))
 
 
+def holds(broker: Broker, queue: str, expected: Depth) -> None:
+    """Fail unless a queue holds that, as far as the broker tells."""
+    found = broker.depths([queue])[queue]
+    for field in Depth.__struct_fields__:
+        told = getattr(found, field)
+        if told is not None and field != "oldest":
+            assert (field, told) == (field, getattr(expected, field)), f"{queue}: {found}"
+
+
 @contextmanager
 def other_process(code: str, **values: Any) -> Iterator[subprocess.Popen[str]]:
     """Run code in a new interpreter, with these values as variables; killed at the end."""
@@ -136,6 +146,12 @@ class BrokerHarness:
     #: must be back with the others.
     crash_lease = 1.0
     crash_patience = 5.0
+
+    def take_back(self, consumer: Consumer, count: int, patience: float = PATIENCE) -> None:
+        """Have a consumer take back so many claims of others that died.
+
+        For brokers that give them back by themselves this is overridden."""
+        assert wait_for(consumer.recover, "the claims come back", patience) == count
 
     @pytest.fixture
     def broker_url(self) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
-from chervil.drivers.contracts import Listener, ResultStore
+from chervil.drivers.contracts import Listener, PrivateStore, ResultStore
 from chervil.drivers.registry import open_results
 from chervil.ids import new_id, new_ids
 from chervil.states import FAILURE, RETRY, STARTED, SUCCESS
@@ -33,6 +34,9 @@ class StoreConformance(JoinConformance):
 
     #: Whether other processes see what is stored.
     shared = True
+    #: Whether outcomes go to who sent the task and to nobody else: it is then a
+    #: :class:`~chervil.drivers.contracts.PrivateStore`.
+    private = False
 
     @pytest.fixture
     def store_url(self) -> str:
@@ -60,6 +64,18 @@ class StoreConformance(JoinConformance):
     @pytest.fixture
     def store(self, open_more: Callable[[], ResultStore]) -> ResultStore:
         return open_more()
+
+    def home(self, store: ResultStore) -> str:
+        """An address at which this process gets outcomes."""
+        address = new_id()
+        if self.private:
+            cast(PrivateStore, store).expect(address, ())
+        return address
+
+    @pytest.fixture
+    def outcome(self, store: ResultStore) -> Callable[..., Outcome]:
+        """Outcomes of tasks that were sent from here."""
+        return partial(outcome, reply_to=self.home(store))
 
     @pytest.fixture
     def listen(self, store: ResultStore) -> Iterator[Callable[[], Listener]]:
@@ -89,7 +105,7 @@ class StoreConformance(JoinConformance):
 
     # --- storing
 
-    def test_outcomes_come_back(self, store: ResultStore) -> None:
+    def test_outcomes_come_back(self, store: ResultStore, outcome: Callable[..., Outcome]) -> None:
         expires = time.time() + 3600
         one = outcome(new_id(), SUCCESS, bytes(range(256)), expires=expires)
         two = outcome(new_id(), FAILURE, b"x" * 300_000)
@@ -103,7 +119,7 @@ class StoreConformance(JoinConformance):
         assert store.get([]) == {}
         assert store.get([new_id()]) == {}
 
-    def test_many_at_once(self, store: ResultStore) -> None:
+    def test_many_at_once(self, store: ResultStore, outcome: Callable[..., Outcome]) -> None:
         ids = new_ids(1503)
         store.put([outcome(task_id, payload=task_id.encode()) for task_id in ids])
         found = store.get(ids)
@@ -116,18 +132,21 @@ class StoreConformance(JoinConformance):
         store.forget([])
         store.forget([new_id()])
 
-    def test_the_last_outcome_counts(self, store: ResultStore) -> None:
+    def test_the_last_outcome_counts(
+        self, store: ResultStore, outcome: Callable[..., Outcome]
+    ) -> None:
         task_id = new_id()
         for status in (STARTED, RETRY, "CUSTOM", FAILURE, RETRY, SUCCESS):
             store.put([outcome(task_id, status, status.encode())])
             assert store.get([task_id])[task_id].status == status
-        many = [outcome(task_id := new_id(), s, s.encode()) for s in (STARTED, RETRY)]
-        twice = [Outcome(many[0].task_id, s.status, s.payload) for s in many]
-        store.put(twice)
-        assert store.get([many[0].task_id])[many[0].task_id].status == RETRY
+        twice = new_id()
+        store.put([outcome(twice, status, status.encode()) for status in (STARTED, RETRY)])
+        assert store.get([twice])[twice].status == RETRY
 
     @pytest.mark.parametrize("status", [FAILURE, RETRY, STARTED, SUCCESS])
-    def test_success_is_never_replaced(self, store: ResultStore, status: str) -> None:
+    def test_success_is_never_replaced(
+        self, store: ResultStore, outcome: Callable[..., Outcome], status: str
+    ) -> None:
         task_id, other = new_id(), new_id()
         store.put([outcome(task_id, SUCCESS, b"first")])
         store.put([outcome(other, SUCCESS, b"other"), outcome(task_id, status, b"second")])
@@ -136,7 +155,9 @@ class StoreConformance(JoinConformance):
         assert found[task_id].payload == b"first"
         assert found[other].payload == b"other"
 
-    def test_forgotten_outcomes_are_gone(self, store: ResultStore) -> None:
+    def test_forgotten_outcomes_are_gone(
+        self, store: ResultStore, outcome: Callable[..., Outcome]
+    ) -> None:
         task_id = new_id()
         store.put([outcome(task_id, SUCCESS, b"first")])
         store.forget([task_id])
@@ -144,7 +165,9 @@ class StoreConformance(JoinConformance):
         store.put([outcome(task_id, FAILURE, b"second")])
         assert store.get([task_id])[task_id].payload == b"second"
 
-    def test_expired_outcomes_are_gone(self, store: ResultStore) -> None:
+    def test_expired_outcomes_are_gone(
+        self, store: ResultStore, outcome: Callable[..., Outcome]
+    ) -> None:
         short, long, never = new_ids(3)
         store.put(
             [
@@ -183,6 +206,13 @@ class StoreConformance(JoinConformance):
         listener, task_id = listen(), new_id()
         listener.watch([task_id], sent_here=False)
         store.put([outcome(new_id()), outcome(task_id, FAILURE, b"p", reply_to="another")])
+        if self.private:  # not heard; nor does it hinder others
+            mine = outcome(new_id(), reply_to=listener.address)
+            listener.watch([mine.task_id], sent_here=True)
+            store.put([mine])
+            assert list(self.hear(listener, 1)) == [mine.task_id]
+            assert task_id not in store.get([task_id])
+            return
         found = self.hear(listener, 1)
         assert (found[task_id].status, found[task_id].payload) == (FAILURE, b"p")
 
@@ -211,9 +241,11 @@ class StoreConformance(JoinConformance):
         listener.watch(ids[1:], sent_here=False)
         code = (
             "store = open_results(url)\nstore.put([Outcome(ids[0], 'SUCCESS', b'0', 0.0, address),"
-            " Outcome(ids[1], 'SUCCESS', b'1')])\nstore.close()\nprint('stored', flush=True)"
+            " Outcome(ids[1], 'SUCCESS', b'1', 0.0, other)])\nstore.close()\n"
+            "print('stored', flush=True)"
         )
-        values = {"url": store_url, "ids": ids, "address": listener.address}
+        other = listener.address if self.private else ""
+        values = {"url": store_url, "ids": ids, "address": listener.address, "other": other}
         with other_process(code, **values) as process:
             found = self.hear(listener, 2)
             assert process.stdout is not None
@@ -250,7 +282,7 @@ class StoreConformance(JoinConformance):
         self, store: ResultStore, listen: Callable[[], Listener]
     ) -> None:
         listener, ids = listen(), new_ids(2)
-        store.put([outcome(ids[0], SUCCESS, b"first")])
+        store.put([outcome(ids[0], SUCCESS, b"first", reply_to=listener.address)])
         listener.watch(ids, sent_here=True)
         late = [outcome(i, FAILURE, b"late", reply_to=listener.address) for i in ids]
         store.put(late)
@@ -297,13 +329,18 @@ class StoreConformance(JoinConformance):
 
     # --- processes and threads
 
-    def test_a_forked_child_can_use_the_store(self, store: ResultStore) -> None:
+    def test_a_forked_child_can_use_the_store(
+        self, store: ResultStore, outcome: Callable[..., Outcome]
+    ) -> None:
         before, after = outcome(new_id(), payload=b"b"), outcome(new_id(), payload=b"a")
         store.put([before])
 
         def child() -> None:
-            assert store.get([before.task_id])[before.task_id].payload == b"b"
+            if not self.private:
+                assert store.get([before.task_id])[before.task_id].payload == b"b"
             store.put([after])
+            own = Outcome(after.task_id, SUCCESS, b"a", reply_to=self.home(store))
+            store.put([own])
             assert store.get([after.task_id])[after.task_id].payload == b"a"
 
         assert in_fork(child) == 0
@@ -312,15 +349,16 @@ class StoreConformance(JoinConformance):
 
     def test_many_threads(self, open_more: Callable[[], ResultStore]) -> None:
         stores = [open_more(), open_more()]
+        homes = [self.home(store) for store in stores]
         ids = [new_ids(100) for _ in range(4)]
         failed: list[BaseException] = []
 
         def work(number: int) -> None:
-            store = stores[number % 2]
+            store, home = stores[number % 2], homes[number % 2]
             try:
                 for task_id in ids[number]:
-                    store.put([outcome(task_id, STARTED)])
-                    store.put([outcome(task_id, SUCCESS, task_id.encode())])
+                    store.put([outcome(task_id, STARTED, reply_to=home)])
+                    store.put([outcome(task_id, SUCCESS, task_id.encode(), reply_to=home)])
                     assert store.get([task_id])[task_id].payload == task_id.encode()
             except BaseException as exc:
                 failed.append(exc)
@@ -331,4 +369,6 @@ class StoreConformance(JoinConformance):
         for thread in threads:
             thread.join()
         assert not failed
-        assert len(stores[0].get([i for part in ids for i in part])) == 400
+        everything = [i for part in ids for i in part]
+        counts = [len(store.get(everything)) for store in stores]
+        assert counts == ([200, 200] if self.private else [400, 400])

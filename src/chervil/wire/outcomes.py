@@ -9,6 +9,7 @@ a zero byte and names its compression.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -28,9 +29,24 @@ from chervil.wire.failures import (
 )
 from chervil.wire.saferepr import saferepr
 
-__all__ = ["RemoteError", "decode", "encode", "exception_from_dict", "exception_to_dict"]
+__all__ = [
+    "RemoteError",
+    "decode",
+    "encode",
+    "exception_from_dict",
+    "exception_to_dict",
+    "join_compression",
+    "split_compression",
+    "status_in",
+    "status_of",
+]
 
 _COMPRESSED: Final = b"\0celery-compressed\0"
+#: The status in documents that Celery pickled, or wrote as MessagePack or YAML.
+_ELSEWHERE: Final = re.compile(
+    rb"(?:\x8c\x06status\x94\x8c[^A-Za-z]|\xa6status[\xa1-\xbf]|^status: )([A-Za-z][\w -]*)",
+    re.MULTILINE,
+)
 
 
 class _Plain(msgspec.Struct, gc=False):
@@ -148,7 +164,7 @@ def _serialize(meta: dict[str, Any], serializer: str, compression: str | None) -
         raise EncodeError(f"result of the task {meta['task_id']} cannot be stored: {exc}") from exc
     if compression:
         data, how = _compression.compress(data, compression)
-        return _COMPRESSED + how.encode("ascii") + b"\0" + data
+        return join_compression(how, data)
     return data
 
 
@@ -202,11 +218,57 @@ def uncompressed(payload: bytes) -> bytes:
 
     :raises DecodeError: it is damaged, or its compression is unknown.
     """
+    how, data = split_compression(payload)
+    return _compression.decompress(data, how) if how else data
+
+
+# --- what stores have to know of a document ------------------------------------------------
+
+
+def split_compression(payload: bytes) -> tuple[str, bytes]:
+    """How a document is compressed, as a content type, and the rest of it; an empty text
+    when it is not.
+
+    :raises DecodeError: it starts like a compressed one, and is none.
+    """
     if payload[:1] != b"\0":
-        return payload
+        return "", payload
     if not payload.startswith(_COMPRESSED):
         raise DecodeError(f"a result that starts with a zero byte, {payload[:40]!r}")
     how, found, data = payload[len(_COMPRESSED) :].partition(b"\0")
     if not found:
         raise DecodeError(f"a compressed result that ends too early, {payload[:40]!r}")
-    return _compression.decompress(data, how.decode("ascii", "replace"))
+    return how.decode("ascii", "replace"), data
+
+
+def join_compression(how: str, data: bytes) -> bytes:
+    """The document that :func:`split_compression` takes apart."""
+    return _COMPRESSED + how.encode("ascii", "replace") + b"\0" + data if how else data
+
+
+def status_in(payload: bytes) -> str | None:
+    """The status of a JSON document that begins with it, as Celery's and ours do."""
+    if payload[:11] == b'{"status":"':
+        start = 11
+    elif payload[:12] == b'{"status": "':
+        start = 12
+    else:
+        return None
+    end = payload.find(b'"', start, start + 200)
+    status = payload[start:end]
+    if end < 0 or b"\\" in status:
+        return None
+    return status.decode("utf-8", "replace")
+
+
+def status_of(payload: bytes) -> str:
+    """The status of any document, without reading the result; empty when there is none."""
+    try:
+        return status_in(payload) or str(decode(payload, import_modules=False)["status"])
+    except DecodeError:
+        pass  # of another serializer than JSON
+    try:
+        found = _ELSEWHERE.search(uncompressed(payload))
+    except DecodeError:
+        return ""
+    return found[1].decode() if found else ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import select
 import signal
 import socket
+import termios
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,6 +25,8 @@ logger = logging.getLogger("chervil.worker")
 #: An executor that lives shorter than this did not end because of a task.
 _TOO_SHORT_SECONDS = 1.0
 _SLOWEST_RESTART_SECONDS = 10.0
+#: For one that had begun a job, which may be what ended it: other jobs wait for the next.
+_LONGEST_WAIT_FOR_JOBS = 0.25
 _TRY_AGAIN_SECONDS = 0.05
 _START_SECONDS = 30.0
 #: Signals that ask a program to end.
@@ -37,6 +42,8 @@ class Executor(msgspec.Struct):
     pid: int = 0
     #: Takes no more jobs and is to be ended.
     retired: bool = False
+    #: Monotonic seconds since when it has orders that it has not read; 0: it has none.
+    deaf_since: float = 0.0
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -126,17 +133,26 @@ class Executors:
     def _lost_server(self) -> list[Exit]:
         """Its executors have no parent any more: end them and start over."""
         logger.error("the fork server has gone; all executors are replaced")
-        exits = []
-        for executor in self.alive.values():
-            self.kill(executor.index)
-            exits.append(Exit(executor.index, executor.pid, -signal.SIGKILL))
-        for executor in self.alive.values():
-            _wait_until_gone(executor.pid)
+        self._end_orphans()
+        exits = [Exit(e.index, e.pid, -signal.SIGKILL) for e in self.alive.values()]
         if self._server is not None:
             self._server.close()
         if not self._closing:
             self._fork()
         return exits
+
+    def _end_orphans(self) -> None:
+        """End the executors whose parent cannot do that any more, also those that it made
+        without having been able to say so."""
+        for executor in self.alive.values():
+            # One that has not said its name by now cannot do so any more, and ends.
+            with contextlib.suppress(OSError):
+                executor.control.shutdown(socket.SHUT_RDWR)
+            if not executor.pid:
+                executor.pid = int(executor.control.recv(64, socket.MSG_DONTWAIT) or 0)
+            self.kill(executor.index)
+        for executor in self.alive.values():
+            _wait_until_gone(executor.pid)
 
     def remove(self, exit_: Exit) -> Executor | None:
         """Forget an executor that ended, and plan its replacement."""
@@ -144,12 +160,14 @@ class Executors:
         if executor is None:
             return None
         executor.control.close()
+        worked = self.plan.page.used(exit_.index)
         self.plan.page.clear(exit_.index)
         now = time.monotonic()
         # Somebody who kills an executor is no sign of one that cannot start.
         failed = exit_.status not in (0, -signal.SIGKILL)
         if failed and now - executor.started < _TOO_SHORT_SECONDS:
-            self._delay = min(max(self._delay * 2, 0.05), _SLOWEST_RESTART_SECONDS)
+            longest = _LONGEST_WAIT_FOR_JOBS if worked else _SLOWEST_RESTART_SECONDS
+            self._delay = min(max(self._delay * 2, 0.05), longest)
         else:
             self._delay = 0.0
         if not self._closing:
@@ -254,6 +272,16 @@ class Executors:
             except OSError:
                 pass  # it has gone; the fork server will say so
 
+    def deaf_for(self, index: int, now: float) -> float:
+        """For how long an executor has not read its orders, since this was asked first:
+        a task in it holds the interpreter lock, or its event loop."""
+        executor = self.alive[index]
+        if not _unread(executor.control):
+            executor.deaf_since = 0.0
+            return 0.0
+        executor.deaf_since = executor.deaf_since or now
+        return now - executor.deaf_since
+
     def end(self) -> None:
         """No more replacements: executors that end stay ended."""
         self._closing = True
@@ -274,11 +302,18 @@ class Executors:
     def close(self) -> None:
         """End all executors and the fork server, at once."""
         self.end()
+        if self._server is not None and not self._server.close():
+            self._end_orphans()
         for executor in self.alive.values():
             executor.control.close()
         self.alive.clear()
-        if self._server is not None:
-            self._server.close()
+
+
+def _unread(sending: socket.socket) -> bool:
+    """Whether the other side has not read all that was sent."""
+    count = bytearray(4)
+    fcntl.ioctl(sending, termios.TIOCOUTQ, count)
+    return any(count)
 
 
 def _wait_until_gone(pid: int, seconds: float = 2.0) -> None:

@@ -1,13 +1,12 @@
-"""The two ways in which the hub has jobs run, behind one face.
+"""How the hub has jobs run, behind one face.
 
 :class:`Processes` puts them on the run queue of executor processes, and looks
-after those; :class:`Inline` runs them in the hub's own thread (``solo``).
+after those; ``inline.Inline`` runs them in the hub's own thread (``solo``).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -16,11 +15,9 @@ from time import monotonic
 from typing import Protocol
 
 from chervil.drivers.contracts import Settlement
-from chervil.exceptions import OperationalError
 from chervil.pools.channel import Channel
-from chervil.pools.frames import job_number
+from chervil.pools.frames import Kind, job_number, pack_report
 from chervil.pools.page import Page
-from chervil.pools.solo import Solo
 from chervil.worker.executor import Plan
 from chervil.worker.executors import Executors, Exit
 from chervil.worker.flight import Flight
@@ -31,11 +28,16 @@ logger = logging.getLogger("chervil.worker")
 #: Seconds that a task whose time is over gets to end by itself, in pools where one
 #: slot cannot be ended alone, before its executor is replaced.
 _GRACE_SECONDS = 1.0
+#: Seconds that an executor which holds such a task gets to read its orders.
+_DEAF_SECONDS = 5.0
 #: Seconds that a cancelled task gets to clean up before its executor is ended.
 _CANCEL_SECONDS = 3.0
 _SEARCH_SECONDS = 0.01
 _AUDIT_SECONDS = 0.05
-_AUDITS_OF_THREADS = 60
+#: How often in a row a job must be seen nowhere. One that was taken off the queue may be
+#: in a process that the machine does not let run, or in a thread that waits for the
+#: interpreter lock, and not yet in the page; and what dies in just that moment is rare.
+_AUDITS = 60
 #: Seconds that idle executors get to end by themselves at a shutdown.
 _LEAVE_SECONDS = 3.0
 
@@ -84,6 +86,10 @@ class Fleet(Protocol):
         ...
 
     def pids(self) -> list[int]: ...
+    def missing(self) -> int:
+        """How many executors should be there and are not."""
+        ...
+
     def running(self) -> dict[int, tuple[int, float]]:
         """Jobs that run: number -> process id, monotonic time it began. From any thread."""
         ...
@@ -110,75 +116,6 @@ class Fleet(Protocol):
     def close(self) -> None:
         """End everything at once."""
         ...
-
-
-class Inline:
-    """Runs jobs in the hub's thread."""
-
-    slots = 1
-
-    def __init__(self, solo: Solo) -> None:
-        self._solo = solo
-        self.endings: list[tuple[Flight, Settlement]] = []
-
-    def start(self) -> None:
-        pass
-
-    def descriptors(self) -> list[int]:
-        return []
-
-    def busy(self) -> bool:
-        return self._solo.waiting > 0
-
-    def full(self) -> bool:
-        return False
-
-    def dispatch(self, flight: Flight, frame: bytes) -> None:
-        self._solo.limit(flight.number, flight.soft_limit, flight.hard_limit)
-        self._solo.put(frame)
-
-    def terminate(self, flight: Flight) -> None:
-        """The hub's thread is not in a task when it is here: it has ended."""
-
-    def retire(self, index: int) -> None:
-        pass
-
-    def put_again(self, frame: bytes) -> None:
-        self._solo.put(frame)
-
-    def reports(self) -> list[bytes]:
-        return self._solo.reports()
-
-    def take_back(self) -> list[bytes]:
-        return self._solo.take_back()
-
-    def tend(self, now: float) -> None:
-        pass
-
-    def next(self) -> float | None:
-        return None
-
-    def pids(self) -> list[int]:
-        return []
-
-    def running(self) -> dict[int, tuple[int, float]]:
-        number = self._solo.current
-        return {number: (os.getpid(), self._solo.since)} if number else {}
-
-    def resize(self, change: int) -> int:
-        raise OperationalError("the solo pool has one slot, which is the node itself")
-
-    def replace(self) -> None:
-        raise OperationalError("the solo pool is the node itself: restart that")
-
-    def kill(self) -> None:
-        pass
-
-    def leave(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self._solo.close()
 
 
 class Processes:
@@ -209,6 +146,8 @@ class Processes:
         self._cancelled: dict[int, Flight] = {}
         self._terminate_at: float | None = None
         self.endings: list[tuple[Flight, Settlement]] = []
+        #: Reports that a dead executor can no more send itself.
+        self._late_reports: list[bytes] = []
         #: Frames for which the run queue had no room.
         self._backlog: deque[bytes] = deque()
         self.slots = self._executors.slots
@@ -223,13 +162,18 @@ class Processes:
         return False
 
     def pids(self) -> list[int]:
-        return [executor.pid for executor in self._executors.alive.values() if executor.pid]
+        return [executor.pid for executor in list(self._executors.alive.values()) if executor.pid]
+
+    def missing(self) -> int:
+        there = [e for e in list(self._executors.alive.values()) if e.pid and not e.retired]
+        return max(0, self._executors.count - len(there))
 
     def running(self) -> dict[int, tuple[int, float]]:
         found = {}
         for index, executor in list(self._executors.alive.items()):
             for number, (_, began, _) in self._page.running(index).items():
-                found[number] = executor.pid, began
+                if began > 0:
+                    found[number] = executor.pid, began
         return found
 
     def resize(self, change: int) -> int:
@@ -267,6 +211,9 @@ class Processes:
 
     def reports(self) -> list[bytes]:
         reports = self._channel.reports()
+        if self._late_reports:
+            reports += self._late_reports
+            self._late_reports = []
         while self._backlog and self._channel.put(self._backlog[0]):
             self._backlog.popleft()
         return reports
@@ -307,8 +254,11 @@ class Processes:
 
     def bury(self, exit_: Exit) -> None:
         """Settle the jobs that died with an executor, and have it replaced."""
-        for number in self._page.running(exit_.index):
-            self._died(number, how_it_ended(exit_.status))
+        for number, (_, began, _) in self._page.running(exit_.index).items():
+            if began > 0:
+                self._died(number, how_it_ended(exit_.status))
+            else:  # it was taken, and nothing of it was run
+                self._late_reports.append(pack_report(number, Kind.NOT_BEGUN, 0.0, b""))
         executor = self._executors.remove(exit_)
         if executor is not None and exit_.status != 0 and not executor.retired:
             logger.error(
@@ -341,13 +291,10 @@ class Processes:
         for index in list(self._executors.alive):
             seen.update(self._page.running(index))
         missing = [f for f in self._flights.values() if f.sent and f.number not in seen]
-        # A thread that took a job may have to wait for the interpreter lock before it can
-        # say so in the page.
-        enough = 2 if self._page.slots == 1 else _AUDITS_OF_THREADS
         again = False
         for flight in missing:
             flight.missing += 1
-            if flight.missing >= enough:
+            if flight.missing >= _AUDITS:
                 self._died(flight.number, "died before it began")
             else:
                 again = True
@@ -362,7 +309,7 @@ class Processes:
         for index in self._executors.alive:
             for slot in range(self._page.slots):
                 running, began, _ = self._page.read(index, slot)
-                if running == number:
+                if running == number and began > 0:
                     return index, slot, began
         return None
 
@@ -399,7 +346,9 @@ class Processes:
                 continue
             self._executors.retire(index)
             self._restart_at = self._executors.restart(now)
-            if set(self._page.running(index)) <= numbers:
+            running = self._page.running(index).items()
+            begun = {number for number, (_, began, _) in running if began > 0}
+            if begun <= numbers or self._executors.deaf_for(index, now) > _DEAF_SECONDS:
                 self._executors.kill(index, signal.SIGKILL)
 
     # --- cancelled jobs

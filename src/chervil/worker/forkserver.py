@@ -7,18 +7,27 @@ and inherits no connection and no lock that another thread holds.
 
 Orders from the hub (one datagram each): ``spawn <index>`` with the executor's
 end of its control socket as ancillary data. Answers: ``pid <index> <pid>`` and
-``exit <index> <pid> <status>``. When the hub is gone, so are the executors.
+``exit <index> <pid> <status>``. When the hub is gone, so are the executors, and on Linux
+the kernel ends them when the fork server is gone: a task does not look at sockets.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import select
 import signal
 import socket
+import sys
+import time
 from collections.abc import Callable
 
+#: Between looks whether it has ended.
+_LOOK_SECONDS = 0.001
+#: ``<linux/prctl.h>``: the signal that a process gets when its parent has ended.
+_PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
@@ -64,26 +73,32 @@ class ForkServer:
             return False
         index = int(order.split()[1])
         control = socket.socket(fileno=descriptors[0])
-        pid = os.fork()
+        mine, pid = os.getpid(), os.fork()
         if pid == 0:
-            self._become_executor(index, control)
+            self._become_executor(index, control, mine)
         control.close()
         self._children[pid] = index
         self._tell(b"pid %d %d" % (index, pid))
         return True
 
-    def _become_executor(self, index: int, control: socket.socket) -> None:
+    def _become_executor(self, index: int, control: socket.socket, parent: int) -> None:
         """In the child; never returns."""
         status = 1
         try:
+            _end_with(parent)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._orders.close()
             for end in self._wakeups:
                 end.close()
+            # Should this process's parent end before it could tell the hub of it. There is
+            # no other end any more when the hub has noticed that already.
+            control.send(b"%d" % os.getpid())
             status = self._executor(index, control)
         except SystemExit as exc:
             status = exc.code if isinstance(exc.code, int) else 0
+        except BrokenPipeError:
+            status = 0
         finally:
             # Not through the interpreter's exit, which would run the clean-up that
             # the hub registered before the fork.
@@ -113,6 +128,14 @@ class ForkServer:
             os.kill(pid, signal.SIGKILL)  # not reaped yet, so the pid is still theirs
         for pid in self._children:
             os.waitpid(pid, 0)
+
+
+def _end_with(parent: int) -> None:
+    """Have this process killed when its parent ends, whatever it is at by then."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:  # it has ended already
+            os._exit(0)
 
 
 def _drain(end: socket.socket) -> None:
@@ -188,10 +211,19 @@ class Handle:
                 return found or None
             found.append(text.decode().split())
 
-    def close(self) -> None:
-        """Have it end, with all executors that are left, and wait for that."""
+    def close(self, seconds: float = 5.0) -> bool:
+        """Have it end, with all executors that are left, and wait for that.
+
+        :param seconds: after that it is killed.
+        :returns: whether it has ended its executors; if not, they are orphans.
+        """
         self._orders.close()
+        end = time.monotonic() + seconds
         try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass
+            while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+                if time.monotonic() > end:
+                    os.kill(self.pid, signal.SIGKILL)
+                time.sleep(_LOOK_SECONDS)
+        except ChildProcessError:  # somebody else has asked for its status
+            return False
+        return ended[1] == 0

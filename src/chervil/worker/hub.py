@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,11 +27,14 @@ from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
 from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
 from chervil.wire.message import Outcome
 from chervil.worker.admission import Admission
+from chervil.worker.adrift import Adrift
 from chervil.worker.appetite import Appetite
 from chervil.worker.ends import Final, something_waits, verdict_of
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
+from chervil.worker.pollers import Pollers
 from chervil.worker.settling import Settling
+from chervil.worker.shutdown import COLD, RUN
 from chervil.worker.steering import Steering
 from chervil.worker.storing import Storing
 
@@ -48,8 +50,6 @@ _SAFETY_SECONDS = 0.5
 _STALE_SECONDS = 0.1
 #: A large message for which this machine has no room is offered again after so many seconds.
 _NO_ROOM_SECONDS = 5.0
-
-RUN, WARM, COLD = 0, 1, 2
 
 
 class Hub:
@@ -100,14 +100,16 @@ class Hub:
         self._lost = threading.Event()
         #: The consumer whose claims were lost last.
         self._abandoned: Consumer | None = None
+        self._adrift = Adrift()
         self._wakeup = wakeup
         #: What other threads ask this one to do between two steps.
         self.requests: deque[Callable[[], None]] = deque()
         self.steering = Steering(flights, fleet, admission, appetite, self._end_revoked)
         self.stopping = RUN
+        #: Monotonic seconds at which the loop came round last.
+        self.beat = monotonic()
         self.processed = 0
         self.idle_since: float | None = None
-        self.turned_at = monotonic()
         self.thread = 0
         #: The consumer is to be replaced, if nothing is claimed.
         self._replace = False
@@ -121,7 +123,7 @@ class Hub:
         """Until :attr:`stopping` is set and what runs has ended."""
         self.thread = threading.get_ident()
         while self.stopping < COLD:
-            self.turned_at = now = monotonic()
+            self.beat = now = monotonic()
             if self._reported:
                 self._collect(now)
             self._fleet.tend(now)
@@ -132,7 +134,7 @@ class Hub:
                 self._hungry = True
             if now >= self._retry_at and (self._lost.is_set() or self._replace):
                 self._start_over()
-            room = self._room()
+            self._consumer.room = room = self._room()
             blocked = now < self._retry_at
             if not blocked and self._has_work(room):
                 self._step(room if self._hungry else 0)
@@ -151,6 +153,11 @@ class Hub:
     def _has_work(self, room: int) -> bool:
         """Whether there is something to store, or may be something to claim."""
         return bool(self._settlements or self._loose or self._states or (self._hungry and room > 0))
+
+    @property
+    def reachable(self) -> bool:
+        """The last call to the broker was answered."""
+        return not self._retry_at
 
     def settle_last(self) -> None:
         """After the executors have ended: store what they had finished."""
@@ -178,7 +185,8 @@ class Hub:
             if not self._shared:
                 self._storing.first(settlements)
             deliveries = self._consumer.exchange(settlements, room)
-        except LeaseLost:
+        except LeaseLost as exc:
+            logger.error("%s", exc)
             self.lose()
             return
         except OperationalError as exc:
@@ -229,6 +237,8 @@ class Hub:
             verdict = self._admission.examine(delivery, now)
             if isinstance(verdict, Settlement):
                 self._end(verdict, acked=False)
+                continue
+            if self._adrift and self._comes_back(verdict):
                 continue
             self._flights[verdict.number] = verdict
             if not verdict.acked:
@@ -302,6 +312,8 @@ class Hub:
             if flight is None or flight.lost:
                 if flight is not None and report.kind is not Kind.STATE:
                     del flights[report.number]
+                    if report.kind is not Kind.NOT_BEGUN:
+                        self._adrift.ended(self._settling.end(flight, report))
                 continue
             if report.kind is Kind.NOT_BEGUN:
                 if flight.signum:
@@ -369,23 +381,11 @@ class Hub:
     # --- waiting
 
     def _watch(self) -> None:
-        """Sets to wait on: without the broker while there is no room for more, and with
-        the run queue while that is full."""
-        self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
-        descriptors = self._fleet.descriptors()
-        #: Where reports are told of; 0 where they are to be asked for.
-        self._reports_told = descriptors[0] if descriptors else 0
-        for descriptor in (*descriptors, self._wakeup):
-            for poller in (self._all, self._inner, self._full):
-                poller.register(descriptor, select.POLLIN)
         self._claims_told = self._consumer.fileno()
-        self._all.register(self._claims_told, select.POLLIN)
-        if isinstance(self._fleet, Processes):
-            self._full.register(self._fleet.room_fileno(), select.POLLOUT)
+        self._pollers = Pollers(self._fleet, self._claims_told, self._wakeup)
 
     def _wait(self, now: float, room: int, blocked: bool) -> None:
         listening = room > 0 and not blocked
-        poller = self._all if listening else self._full if self._fleet.full() else self._inner
         if not listening:
             self.idle_since = None
         elif self.idle_since is None:
@@ -397,11 +397,12 @@ class Hub:
         for time in (self._fleet.next(), self._retry_at or None, self._stale_deadline()):
             if time is not None:
                 until = min(until, time)
-        ready = poller.poll(max(0.0, until - monotonic()) * 1000 + 0.5)
-        self._reported = not self._reports_told or self._fleet.full()
+        milliseconds = max(0.0, until - monotonic()) * 1000 + 0.5
+        ready = self._pollers.poll(milliseconds, listening=listening, full=self._fleet.full())
+        self._reported = not self._pollers.reports or self._fleet.full()
         told = listening and (not ready or now - self._drained > _SAFETY_SECONDS)
         for descriptor, _ in ready:
-            if descriptor == self._reports_told:
+            if descriptor == self._pollers.reports:
                 self._reported = True
             elif descriptor == self._claims_told:
                 told = True
@@ -453,7 +454,7 @@ class Hub:
         return self._replace
 
     def _start_over(self) -> None:
-        """With a new consumer; what still runs is ignored when it reports."""
+        """With a new consumer; what still runs is kept for the messages that come back."""
         if self._replace and not self._lost.is_set():
             self._replace = False
             if self._flights or self._settlements:
@@ -475,23 +476,18 @@ class Hub:
         self._watch()
 
     def _abandon(self) -> None:
-        """Forget the claims, which are others' now."""
         self._abandoned = self._consumer
         logger.error(
             "This node's lease ran out (was it stopped, or the broker away or emptied?): its %d "
             "claims belong to others now and it starts over",
             len(self._flights),
         )
-        for flight in self._early:  # not stored as taken off: they are others' now
-            del self._flights[flight.number]
-        self._early.clear()
-        for flight in self._flights.values():
-            flight.lost = not flight.acked
-        for frame in self._fleet.take_back():
-            flight_ = self._flights.get(job_number(frame))
-            if flight_ is not None and not flight_.lost:
-                self._fleet.put_again(frame)
-            else:
-                discard(frame)
-                self._flights.pop(job_number(frame), None)
-        self._settlements.clear()
+        self._adrift.abandon(self._flights, self._early, self._settlements, self._fleet)
+
+    def _comes_back(self, arrived: Flight) -> bool:
+        """Whether the job of a message that has come runs here already, or has ended."""
+        settlement = self._adrift.settlement(arrived)
+        if settlement is not None:
+            self._settlements.append(settlement)
+            return True
+        return self._adrift.runs_on(arrived, self._flights)

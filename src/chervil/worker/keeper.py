@@ -17,6 +17,9 @@ from chervil.exceptions import LeaseLost, OperationalError
 
 logger = logging.getLogger("chervil.worker")
 _RECOVER_SECONDS = 1.0
+#: A lease that could not be renewed has little time left: a connection that was cut may be
+#: replaced at once.
+_RENEW_AGAIN_SECONDS = 0.1
 _EXPIRE_SECONDS = 30.0
 #: The same trouble is logged again after so many seconds.
 _REPEAT_SECONDS = 30.0
@@ -44,15 +47,27 @@ class Keeper:
         self._store = store
         self._period = lease / 3
         self._on_lost = on_lost
+        self._renewed = True
+        #: Monotonic seconds at which the loop came round last.
+        self.beat = monotonic()
         self._look = look
         self._send_again = send_again
-        #: What was logged last, and when: a broker that is away says the same every second.
-        self._said = ""
-        self._said_at = 0.0
+        #: What was logged, and when: a broker that is away says the same every second.
+        self._said: dict[str, float] = {}
         self._stop = threading.Event()
         #: Held while this thread is at work.
         self.lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="chervil-keeper", daemon=True)
+
+    @property
+    def renewed(self) -> bool:
+        """The last attempt to renew the lease succeeded."""
+        return self._renewed
+
+    @property
+    def running(self) -> bool:
+        """False when it was stopped, or the lease is lost."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -66,14 +81,14 @@ class Keeper:
     def _run(self) -> None:
         renew = recover = expire = again = monotonic()
         while True:
-            now = monotonic()
+            now = self.beat = monotonic()
             with self.lock:
                 if self._stop.is_set():
                     break
                 if now >= renew:
-                    renew = now + self._period
                     if not self._renew():
                         return
+                    renew = now + (self._period if self._renewed else _RENEW_AGAIN_SECONDS)
                 if now >= recover:
                     recover = now + _RECOVER_SECONDS
                     self._try(self._recover)
@@ -89,13 +104,18 @@ class Keeper:
                 break
 
     def _renew(self) -> bool:
+        """False when the lease was lost."""
         try:
             self._consumer.renew()
         except LeaseLost:
+            self._renewed = False
             self._on_lost()
             return False
         except OperationalError as exc:
+            self._renewed = False
             self._say(f"The lease could not be renewed (tried again soon): {exc}")
+        else:
+            self._renewed = True
         return True
 
     def _try(self, work: Callable[[], None]) -> None:
@@ -106,9 +126,10 @@ class Keeper:
 
     def _say(self, text: str) -> None:
         now = monotonic()
-        if text != self._said or now - self._said_at > _REPEAT_SECONDS:
+        self._said = {t: at for t, at in self._said.items() if now - at < _REPEAT_SECONDS}
+        if text not in self._said:
             logger.warning("%s", text)
-            self._said, self._said_at = text, now
+            self._said[text] = now
 
     def _recover(self) -> None:
         count = self._consumer.recover()

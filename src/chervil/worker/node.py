@@ -9,21 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from chervil import __version__, signals
 from chervil.backoff import Backoff
 from chervil.context import running_task
 from chervil.drivers.contracts import Consumer, Queue
-from chervil.exceptions import ImproperlyConfigured, OperationalError, WorkerTerminate
+from chervil.exceptions import ImproperlyConfigured, OperationalError
 from chervil.log import set_process_name, set_task_provider
 from chervil.pools import pool_name
 from chervil.pools.channel import Channel
@@ -35,13 +31,16 @@ from chervil.worker.appetite import Appetite
 from chervil.worker.control.listening import Listening
 from chervil.worker.control.state import State
 from chervil.worker.executor import Plan
-from chervil.worker.fleet import Fleet, Inline, Processes
+from chervil.worker.fleet import Fleet, Processes
 from chervil.worker.flight import Flight
-from chervil.worker.hub import COLD, WARM, Hub
+from chervil.worker.health import Health, Pulse, Responder, notify
+from chervil.worker.hub import Hub
+from chervil.worker.inline import Inline
 from chervil.worker.keeper import Keeper
 from chervil.worker.outcomes import Outcomes
 from chervil.worker.revocations import Revocations
 from chervil.worker.settling import Settling
+from chervil.worker.shutdown import COLD, WARM, Shutdown, Wakeup
 from chervil.worker.storing import send_again
 from chervil.worker.watchdog import Watchdog
 
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
     from chervil.app import Chervil
 
 logger = logging.getLogger("chervil.worker")
-#: Exit codes of :meth:`Node.run`.
-EXIT_OK, EXIT_COLD = 0, 1
 #: Where tasks mostly wait, the number of CPUs says nothing about how many can run.
 _DEFAULT_SLOTS = {"threads": 10, "asyncio": 100}
 
@@ -120,19 +117,18 @@ class Node:
         self._watchdog: Watchdog | None = None
         self._solo: Solo | None = None
         self._fleet_of: Fleet | None = None
+        self._responder: Responder | None = None
         self._revocations = Revocations()
         self._control: State | None = None
-        self._stop_asked = 0
-        self._wakeup_out, self._wakeup_in = socket.socketpair()
-        for end in (self._wakeup_in, self._wakeup_out):
-            end.setblocking(False)
+        self._wakeup = Wakeup()
+        self._shutdown = Shutdown(self.hostname, conf.worker_soft_shutdown_timeout, self._wakeup)
 
     # --- the life of a node
 
     def run(self) -> int:
         """Serve until told to stop; 0 after a warm shutdown, 1 after a cold one.
 
-        :raises OperationalError: the broker could not be reached before it was told to stop.
+        A broker that cannot be reached is tried again until it can.
         """
         app = self.app
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options={})
@@ -143,34 +139,30 @@ class Node:
         set_process_name("hub")
         signals.worker_init.send(sender=self)
         with contextlib.ExitStack() as stack:
-            stack.callback(self._close_wakeup)
-            stack.enter_context(self._handling_signals())
+            stack.callback(self._wakeup.close)
+            stack.enter_context(self._shutdown.handling_signals())
             flights: dict[int, Flight] = {}
             outcomes = Outcomes(app)
             settling = Settling(app, outcomes)
             fleet = self._fleet_of = self._fleet(flights, settling)
             stack.callback(fleet.close)
             fleet.start()
-            hub = self._connect(stack, fleet, flights, outcomes, settling)
-            self._listen(stack, hub)
-            self._ready()
-            hub.run()
-            self._leave(hub, fleet)
+            self._answer_probes(stack, fleet)
+            consumer = self._first_consumer(stack)
+            if consumer is not None:
+                hub = self._connect(consumer, fleet, flights, outcomes, settling)
+                self._listen(stack, hub)
+                self._ready()
+                hub.run()
+                self._leave(hub, fleet)
         signals.worker_shutdown.send(sender=self)
         logger.info("%s has stopped", self.hostname)
-        return EXIT_COLD if hub.stopping == COLD else EXIT_OK
+        return self._shutdown.exit_code
 
     def stop(self, *, now: bool = False) -> None:
-        """Finish what runs and end; with ``now``, end at once. From any thread."""
-        self._stop_asked = COLD if now else max(self._stop_asked, WARM)
-        if self._hub is not None:
-            self._hub.stopping = self._stop_asked
-        self._wake()
-
-    def _wake(self) -> None:
-        """End a wait of the hub. From any thread."""
-        with contextlib.suppress(OSError):
-            self._wakeup_in.send(b"!")
+        """Finish what runs, for up to ``worker_soft_shutdown_timeout`` seconds, and end; with
+        ``now``, end at once. From any thread."""
+        self._shutdown.stop(COLD if now else WARM)
 
     # --- what remote control looks at; from its thread
 
@@ -195,7 +187,7 @@ class Node:
         broker = self.app.broker
         if not broker.features.fanout or not self.app.conf.worker_enable_remote_control:
             return
-        self._control = State(self, hub, self._revocations, self._wake)
+        self._control = State(self, hub, self._revocations, self._wakeup)
         listening = Listening(self._control, broker.fanout())
         stack.callback(listening.stop)
         listening.start()
@@ -203,7 +195,7 @@ class Node:
     def _fleet(self, flights: dict[int, Flight], settling: Settling) -> Fleet:
         app = self.app
         if self.pool == "solo":
-            self._solo = Solo(Runner(app, self.hostname, lambda _frame: None))
+            self._solo = self._shutdown.solo = Solo(Runner(app, self.hostname, lambda _frame: None))
             return Inline(self._solo)
         if not app.broker.features.shared:
             raise ImproperlyConfigured(
@@ -226,24 +218,34 @@ class Node:
 
     @contextlib.contextmanager
     def _quiet(self) -> Iterator[None]:
-        """While keeper and remote control are not at work, this process may be forked."""
+        """While no other thread is at work, this process may be forked."""
         with contextlib.ExitStack() as stack:
-            if self._keeper is not None:
-                stack.enter_context(self._keeper.lock)
-            if self._control is not None:
-                stack.enter_context(self._control.lock)
+            for thread in (self._responder, self._keeper, self._control):
+                if thread is not None:
+                    stack.enter_context(thread.lock)
             yield
+
+    def _answer_probes(self, stack: contextlib.ExitStack, fleet: Fleet) -> None:
+        """From here on, ``chervil health`` gets answers."""
+        address = self.app.conf.worker_health_address or ""
+        self._responder = Responder(self.hostname, partial(self._health, fleet), address)
+        stack.callback(self._responder.close)
+        self._responder.start()
+
+    def _health(self, fleet: Fleet) -> Health:
+        """How this node is; in the thread that answers probes."""
+        pulse = Pulse(self._hub, self._keeper, fleet, self._solo is not None and self._solo.running)
+        return pulse.health(self.hostname, stopping=bool(self._shutdown.asked))
 
     def _connect(
         self,
-        stack: contextlib.ExitStack,
+        consumer: Consumer,
         fleet: Fleet,
         flights: dict[int, Flight],
         outcomes: Outcomes,
         settling: Settling,
     ) -> Hub:
         app, broker, store = self.app, self.app.broker, self.app.backend
-        consumer = self._first_consumer(stack)
         hub = Hub(
             broker,
             consumer,
@@ -254,9 +256,9 @@ class Node:
             settling,
             Appetite(fleet.slots, self.prefetch_multiplier),
             shared=broker.features.atomic_results and broker.shares(store),
-            wakeup=self._wakeup_out.fileno(),
+            wakeup=self._wakeup.fileno(),
         )
-        hub.reopen = partial(self._consume, stack)
+        hub.reopen = self._consume
         self._watchdog = Watchdog(
             hub,
             broker,
@@ -266,30 +268,26 @@ class Node:
             turns=self._solo is None,
         )
         self._hub = hub
-        hub.stopping = self._stop_asked
+        self._shutdown.guide(hub)
         return hub
 
-    def _first_consumer(self, stack: contextlib.ExitStack) -> Consumer:
-        """Wait until the broker is there, and consume.
-
-        :raises OperationalError: it was not when this node was told to stop.
-        """
-        broker, backoff = self.app.broker, Backoff(base=0.2, cap=5.0)
-        while True:
+    def _first_consumer(self, stack: contextlib.ExitStack) -> Consumer | None:
+        """Wait until the broker is there, and consume; None when the node is to stop first."""
+        broker, backoff = self.app.broker, Backoff(base=0.1, cap=2.0)
+        stack.callback(self._end_consumer)
+        while not self._shutdown.asked:
             try:
                 broker.declare(self.queues)
                 if self._purge:
                     for queue in self.queues:
                         count = broker.purge(queue.name)
                         logger.warning("Purged %d messages from %r", count, queue.name)
-                return self._consume(stack)
+                return self._consume()
             except OperationalError as exc:
                 wait = backoff.next()
                 logger.error("%s; tried again in %.1f s", exc, wait)
-                poll = select.poll()
-                poll.register(self._wakeup_out, select.POLLIN)
-                if poll.poll(wait * 1000) and self._stop_asked:
-                    raise
+                self._wakeup.wait(wait)
+        return None
 
     def _wake_consumer(self) -> None:
         if self._consumer is not None:
@@ -300,22 +298,23 @@ class Node:
         if self._watchdog is not None:
             self._watchdog.look(monotonic())
 
-    def _consume(self, stack: contextlib.ExitStack) -> Consumer:
-        """A consumer with its keeper; both end with the node."""
-        if self._keeper is not None:
-            self._keeper.stop()
-        if self._consumer is not None:
-            self._consumer.close()
+    def _consume(self) -> Consumer:
+        """A consumer with its keeper, in place of those there were."""
+        self._end_consumer()
         consumer = self.app.broker.consumer(self.queues, self.hostname, self.lease)
         self._consumer = consumer
-        stack.callback(consumer.close)
-        keeper = Keeper(
+        self._keeper = Keeper(
             consumer, self.app.backend, self.lease, self._lost, self._look, self._send_again
         )
-        self._keeper = keeper
-        stack.callback(keeper.stop)
-        keeper.start()
+        self._keeper.start()
         return consumer
+
+    def _end_consumer(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stop()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
     def _send_again(self) -> None:
         """In the keeper's thread: what dead nodes did not send."""
@@ -325,12 +324,12 @@ class Node:
         """In the keeper's thread: the lease ran out."""
         if self._hub is not None:
             self._hub.lose()
-            with contextlib.suppress(OSError):
-                self._wakeup_in.send(b"!")
+            self._wakeup()
 
     def _ready(self) -> None:
         signals.worker_ready.send(sender=self)
         logger.info("%s ready", self.hostname)
+        notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=Ready")
         if self._on_ready is not None:
             self._on_ready()
 
@@ -341,41 +340,6 @@ class Node:
             # Others may have the claims only when nobody works on them here any more.
             fleet.kill()
             hub.settle_last()
-
-    def _close_wakeup(self) -> None:
-        self._wakeup_in.close()
-        self._wakeup_out.close()
-
-    # --- signals
-
-    @contextlib.contextmanager
-    def _handling_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
-        wakeup = signal.set_wakeup_fd(self._wakeup_in.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        cold = number == signal.SIGQUIT or self._stop_asked >= WARM
-        self._stop_asked = COLD if cold else WARM  # another one may come while this is told
-        signals.worker_shutting_down.send(
-            sender=self.hostname, sig=number, how="Cold" if cold else "Warm", exitcode=int(cold)
-        )
-        if cold:
-            logger.warning("Stopping at once; what runs is given back and runs again")
-        else:
-            logger.warning("Stopping when the running tasks have ended (again: at once)")
-        self.stop(now=cold)
-        if cold and self._solo is not None and self._solo.running:
-            raise WorkerTerminate(EXIT_COLD)  # the hub itself is at the task
 
 
 def _cores() -> int:

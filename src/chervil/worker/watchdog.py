@@ -35,7 +35,7 @@ class Loop(Protocol):
     #: Monotonic seconds since when there is room and nothing was claimed; None: it is not so.
     idle_since: float | None
     #: Monotonic seconds of the last turn.
-    turned_at: float
+    beat: float
     #: The ``get_ident()`` of the loop's thread.
     thread: int
 
@@ -117,7 +117,7 @@ class Watchdog:
         self._wake()
 
     def _look_at_loop(self, now: float) -> None:
-        stuck = now - self._hub.turned_at
+        stuck = now - self._hub.beat
         if stuck < _TURN_SECONDS or now - self._said_at < _TURN_SECONDS:
             return
         self._said_at = now

@@ -101,8 +101,7 @@ def test_celery_command_line_is_accepted(run: Cli) -> None:
     ("args", "says"),
     [
         (["--autoscale", "10,3"], "-c"),
-        (["-B"], "no scheduler"),
-        (["--scheduler", "x"], "no scheduler"),
+        (["--scheduler", "x:Y"], "is for -B"),
         (["-P", "gevent"], "is not in this version"),
         (["-P", "eventlet"], "is not in this version"),
         (["-P", "preforkk"], "did you mean 'prefork'? (known: prefork, threads, asyncio, solo)"),

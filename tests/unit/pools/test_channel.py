@@ -18,6 +18,7 @@ from chervil.pools.frames import (
     unpack_job,
     unpack_report,
 )
+from chervil.pools.page import Page
 from chervil.pools.private import PrivateDirectory
 
 
@@ -32,11 +33,36 @@ def frame(number: int, size: int = 10) -> bytes:
     return pack_job(Job(number, 1, b"h", b"x" * size))
 
 
+def take(channel: Channel) -> bytes:
+    return channel.taker().take(memoryview(bytearray(8)))
+
+
+def take_now(channel: Channel) -> bytes | None:
+    return channel.taker().take_now(memoryview(bytearray(8)))
+
+
+def test_the_number_of_a_job_is_in_the_page_when_it_is_off_the_queue(channel: Channel) -> None:
+    """Also of a process that got no further than that."""
+    page = Page(1, 2)
+    channel.put(frame(77))
+    channel.put(frame(78))
+    pid = os.fork()
+    if pid == 0:
+        taker = channel.taker()
+        taker.take(page.place(0, 0))
+        taker.take_now(page.place(0, 1))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert page.running(0) == {77: (0, 0.0, 0), 78: (1, 0.0, 0)}
+    assert channel.take_back() == []
+    page.close()
+
+
 def test_in_order_and_each_once(channel: Channel) -> None:
     frames = [frame(number) for number in range(50)]
     assert all(channel.put(f) for f in frames)
-    assert [channel.take() for _ in range(50)] == frames
-    assert channel.take_now() is None
+    assert [take(channel) for _ in range(50)] == frames
+    assert take_now(channel) is None
 
 
 def test_a_job_goes_to_one_process_only(channel: Channel) -> None:
@@ -46,13 +72,13 @@ def test_a_job_goes_to_one_process_only(channel: Channel) -> None:
     for _ in range(4):
         pid = os.fork()
         if pid == 0:
-            while (taken := channel.take_now()) is not None:
+            while (taken := take_now(channel)) is not None:
                 channel.report(pack_report(unpack_job(taken).number, Kind.IGNORED, 0.0, b""))
             os._exit(0)
         pids.append(pid)
     for pid in pids:
         os.waitpid(pid, 0)
-    numbers = [int.from_bytes(report[1:9], "little") for report in channel.reports()]
+    numbers = [int.from_bytes(report[:8], "little") for report in channel.reports()]
     assert sorted(numbers) == list(range(1, 201))
 
 
@@ -60,7 +86,7 @@ def test_the_hub_takes_back_what_nobody_took(channel: Channel) -> None:
     frames = [frame(number) for number in range(10)]
     for f in frames:
         channel.put(f)
-    assert channel.take() == frames[0]
+    assert take(channel) == frames[0]
     assert channel.take_back() == frames[1:]
     assert channel.take_back() == []
 
@@ -79,7 +105,7 @@ def test_a_full_queue_refuses_and_loses_nothing(channel: Channel) -> None:
 def test_large_jobs_and_reports(channel: Channel) -> None:
     large = frame(1, INLINE_LIMIT * 100)
     assert channel.put(channel.pack(large))
-    assert unpack_job(channel.take()) == unpack_job(large)
+    assert unpack_job(take(channel)) == unpack_job(large)
     channel.report(pack_report(1, Kind.ENDED, 0.0, b"y" * INLINE_LIMIT * 10))
     assert len(channel.reports()) == 1
 
@@ -97,9 +123,9 @@ def test_reports_handed_in_together(channel: Channel) -> None:
 def test_the_end_reaches_the_executors(channel: Channel) -> None:
     channel.put(frame(1))
     channel.close_jobs()
-    assert channel.take() == frame(1), "what was sent before the end still comes"
-    assert channel.take() == b""
-    assert channel.take_now() == b""
+    assert take(channel) == frame(1), "what was sent before the end still comes"
+    assert take(channel) == b""
+    assert take_now(channel) == b""
 
 
 def test_directories_of_killed_nodes_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:

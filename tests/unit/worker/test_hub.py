@@ -10,7 +10,7 @@ import pytest
 from chervil.drivers.contracts import Delivery, Settlement
 from chervil.exceptions import BrokerUnavailable, LeaseLost
 from chervil.pools.frames import Extra, Kind, job_number, pack_report, unpack_job
-from chervil.worker.hub import WARM
+from chervil.worker.shutdown import WARM
 from tests.support.hubs import Bench
 from tests.support.waiting import wait_until
 
@@ -153,14 +153,48 @@ def test_a_lost_lease_means_starting_over(make: Any) -> None:
         bench.noop.delay()
     bench.start()
     wait_until(lambda: len(bench.executors.jobs) == 2)
-    first = bench.executors.jobs[1]
+    begun = bench.executors.jobs.pop()
     bench.executors.end(1)  # and settling it finds the lease lost
     wait_until(lambda: reopened)
-    wait_until(lambda: len(bench.executors.jobs) == 2, 10, "both are claimed again")
-    assert first not in bench.executors.jobs
-    bench.executors.end(2)
+    wait_until(lambda: bench.depth() == (0, 1), 10, "what had ended is settled")
+    assert not bench.executors.jobs, "what ran goes on"
+    bench.executors.jobs.append(begun)
+    bench.executors.end(1)
     wait_until(lambda: bench.depth() == (0, 0))
     assert bench.app.broker.dead() == []
+
+
+def test_what_others_have_got_is_theirs(make: Any) -> None:
+    bench = make(slots=2, consumer=lambda inner: Failing(inner, LeaseLost, 1))
+    broker, queues = bench.app.broker, bench.app.router.select(None, None)
+    other: list[Any] = []
+
+    def reopen() -> Any:
+        bench.consumer.close()
+        other.append(broker.consumer(queues, "other", 60))
+        other.extend(other[0].exchange((), 10))
+        bench.consumer = broker.consumer(queues, "n", 60)
+        return bench.consumer
+
+    bench.hub.reopen = reopen
+    for _ in range(2):
+        bench.noop.delay()
+    bench.start()
+    wait_until(lambda: len(bench.executors.jobs) == 2)
+    begun = bench.executors.jobs.pop()
+    bench.executors.end(1)
+    wait_until(lambda: len(other) == 3)
+    bench.executors.jobs.append(begun)
+    bench.executors.end(1)
+    bench.noop.delay()
+    wait_until(lambda: len(bench.executors.jobs) == 1)
+    bench.executors.end(1)
+    wait_until(lambda: bench.hub.processed == 2)
+    wait_until(lambda: bench.depth() == (0, 2), 10, "the claims of the other are untouched")
+    # Given back, they come to the first one again: it settles what it has run.
+    other[0].close()
+    wait_until(lambda: bench.depth() == (0, 0))
+    assert not bench.executors.jobs
 
 
 def test_acknowledged_before_it_runs(make: Any) -> None:

@@ -172,7 +172,7 @@ def test_a_loop_that_stands_still_is_said(kennel: Kennel, log: Callable[[], str]
     consumer.hold.clear()
     consumer.wake()
     assert consumer.inside.wait(10)
-    kennel.now = hub.turned_at
+    kennel.now = hub.beat
     kennel.pass_seconds(29)
     assert log() == ""
     kennel.pass_seconds(6)

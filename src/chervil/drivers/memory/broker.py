@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
@@ -25,6 +25,7 @@ class MemoryBroker:
     """
 
     features = Features(atomic_results=True, shared=False, fanout=True)
+    definition: Callable[[str], Queue] | None = None
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._space = space_of(url, options)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class MemoryConsumer:
     """See :class:`chervil.drivers.contracts.Consumer`."""
 
+    room: int | None = None
+
     def __init__(self, space: Space, queues: Sequence[Queue], lease: float) -> None:
         self.names = list(dict.fromkeys(queue.name for queue in queues))
         #: Tags to what they stand for; changed under the space's lock.

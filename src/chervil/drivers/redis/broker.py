@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
@@ -44,6 +44,7 @@ class RedisBroker:
     """
 
     features = Features(atomic_results=True, max_size=MAX_SIZE, fanout=True)
+    definition: Callable[[str], Queue] | None = None
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.location = parse(url, options or {})

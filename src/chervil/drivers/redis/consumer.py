@@ -55,6 +55,8 @@ class RedisConsumer:
     :mod:`chervil.drivers.redis.waking`). Renewing and recovering use the broker's.
     """
 
+    room: int | None = None
+
     def __init__(
         self, broker: RedisBroker, queues: Sequence[Queue], node: str, lease: float
     ) -> None:

@@ -21,6 +21,7 @@ from chervil.exceptions import BackendError
 from chervil.ids import new_id
 from chervil.states import READY_STATES
 from chervil.wire.message import Outcome
+from chervil.wire.outcomes import status_in
 
 #: Seconds that a worker of ours may take to tell before the store is asked.
 _PATIENCE = 0.005
@@ -252,7 +253,7 @@ class RedisListener:
         others: list[Outcome] = []
         unclear: dict[str, None] = {}
         for task_id, payload, sent_here in heard:
-            status = outcomes.status_in(payload) if payload else None
+            status = status_in(payload) if payload else None
             if task_id not in watched:
                 if sent_here and payload and status in READY_STATES:
                     others.append(Outcome(task_id, status or "", payload))

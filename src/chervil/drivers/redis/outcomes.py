@@ -6,39 +6,16 @@ The status is read from the document's beginning. Where it is not to be seen the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final
 from zlib import crc32
 
 from chervil.drivers.redis.link import Argument, Link
 from chervil.drivers.redis.names import Names
-from chervil.exceptions import DecodeError
-from chervil.wire import outcomes as documents
 from chervil.wire.message import Outcome
+from chervil.wire.outcomes import status_in, status_of
 
-#: The status in documents that Celery pickled, or wrote as MessagePack or YAML.
-_ELSEWHERE: Final = re.compile(
-    rb"(?:\x8c\x06status\x94\x8c[^A-Za-z]|\xa6status[\xa1-\xbf]|^status: )([A-Za-z][\w -]*)",
-    re.MULTILINE,
-)
 #: Keys that are read with one command.
 _AT_ONCE = 500
-
-
-def status_in(payload: bytes) -> str | None:
-    """The status of a JSON document that begins with it, as Celery's and ours do."""
-    if payload[:11] == b'{"status":"':
-        start = 11
-    elif payload[:12] == b'{"status": "':
-        start = 12
-    else:
-        return None
-    end = payload.find(b'"', start, start + 200)
-    status = payload[start:end]
-    if end < 0 or b"\\" in status:
-        return None
-    return status.decode("utf-8", "replace")
 
 
 def arguments(outcomes: Iterable[Outcome], now: float) -> list[Argument]:
@@ -98,16 +75,4 @@ def _marked(
         if status and int(digest) == crc32(payload):
             yield Outcome(task_id, status.decode(), payload)
         else:  # of another program, which has overwritten ours or was alone
-            yield Outcome(task_id, _decoded(payload), payload)
-
-
-def _decoded(payload: bytes) -> str:
-    try:
-        return str(documents.decode(payload, import_modules=False)["status"])
-    except DecodeError:
-        pass  # of another serializer than JSON
-    try:
-        found = _ELSEWHERE.search(documents.uncompressed(payload))
-    except DecodeError:
-        return ""
-    return found[1].decode() if found else ""
+            yield Outcome(task_id, status_of(payload), payload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ class SqliteBroker:
     """
 
     features = Features(atomic_results=True, max_size=messages.MAX_SIZE, fanout=True)
+    definition: Callable[[str], Queue] | None = None
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.location = parse(url, options or {})

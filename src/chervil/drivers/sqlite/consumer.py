@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from chervil.wire.message import Outcome
 
 if TYPE_CHECKING:
     from chervil.drivers.sqlite.broker import SqliteBroker
+
+
+_ID_BITS = 47
 
 
 class _OutOfStep(Exception):
@@ -84,6 +88,8 @@ class _Work:
 class SqliteConsumer:
     """See :class:`chervil.drivers.contracts.Consumer`."""
 
+    room: int | None = None
+
     def __init__(
         self, broker: SqliteBroker, queues: Sequence[Queue], node: str, lease: float
     ) -> None:
@@ -113,15 +119,17 @@ class SqliteConsumer:
     def _register(self, link: Link, node: str) -> int:
         self._numbers = [link.queues[name] for name in self._names]
         self._look = _look_at(self._numbers)
-        number = link.execute(
-            "INSERT INTO consumers (name, node, lease_until) VALUES (?, ?, ?)",
-            (self._ear.name, node, clock.monotonic() + self._lease),
-        ).lastrowid
+        # By chance and not in sequence, so that it means nobody in a file that has taken
+        # the place of this one.
+        number = secrets.randbits(_ID_BITS) + 1
+        link.execute(
+            "INSERT INTO consumers (id, name, node, lease_until) VALUES (?, ?, ?, ?)",
+            (number, self._ear.name, node, clock.monotonic() + self._lease),
+        )
         link.executemany(
             "INSERT INTO wants (queue, name) VALUES (?, ?)",
             [(queue, self._ear.name) for queue in self._numbers],
         )
-        assert number is not None
         return number
 
     # --- claiming and settling

@@ -34,6 +34,8 @@ _SHORTEST_PAUSE = 50e-6
 _LONGEST_PAUSE = 0.002
 #: Seconds that a fork waits for operations that other threads have begun.
 _FORK_WAIT = 10.0
+#: Seconds between looks whether the file is still the one that was opened.
+_LOOK_SECONDS = 0.5
 #: Bytes up to which a copy costs less than what it saves, see :func:`blob`.
 _SMALL = 65536
 
@@ -77,9 +79,19 @@ def blob(data: bytes) -> bytes | bytearray:
 class Link:
     """One connection, and what is known of the file through it."""
 
-    __slots__ = ("broken", "connection", "data_version", "execute", "executemany", "queues")
+    __slots__ = (
+        "broken",
+        "connection",
+        "data_version",
+        "execute",
+        "executemany",
+        "file",
+        "queues",
+    )
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
+        #: Device and number of the file.
+        self.file = file
         self.connection = connection
         cursor = connection.cursor()
         self.execute = connection.execute
@@ -114,12 +126,16 @@ class Database:
         self._lock = threading.Lock()
         self._idle: list[Link] = []
         self._lent = 0
+        self._file: tuple[int, int] | None = None
+        self._look_at = 0.0
         _databases.add(self)
 
     # --- lending
 
     def take(self) -> Link:
         """A connection for one operation; :meth:`give` it back."""
+        if self._idle and monotonic() >= self._look_at:
+            self._look()
         while True:
             with self._lock:
                 if not _forks.pending:
@@ -146,7 +162,7 @@ class Database:
         """Give a connection back."""
         with self._lock:
             self._lent -= 1
-            if not link.broken:
+            if not link.broken and link.file == self._file:
                 self._idle.append(link)
                 return
         link.close()
@@ -157,6 +173,20 @@ class Database:
             idle, self._idle = self._idle, []
         for link in idle:
             link.close()
+
+    def _look(self) -> None:
+        """Leave a file that was deleted or replaced, into which nobody else looks now."""
+        self._look_at = monotonic() + _LOOK_SECONDS
+        if self._file is not None and _identity(self.location.path) != self._file:
+            import logging  # costs 5 ms, and most clients never need it
+
+            self._file = None
+            logging.getLogger("chervil").error(
+                "%s was deleted or replaced while it was in use; what was stored in it and not "
+                "in the file that is there now is lost to this process",
+                self.location.path,
+            )
+            self.close()
 
     def __del__(self) -> None:
         self.close()
@@ -185,7 +215,8 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        return Link(connection)
+        self._file = _identity(path)
+        return Link(connection, self._file)
 
     # --- operations
 
@@ -274,6 +305,15 @@ class Database:
             return MessageTooLarge(f"too large for {path}: SQLite stores up to 1,000,000,000 bytes")
         text = _TEXTS.get(code)
         return self._error(f"{path}: {text} ({exc})" if text else f"{path}: {exc}")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Device and number of a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_busy(exc: sqlite3.Error) -> bool:

@@ -21,10 +21,11 @@ from chervil.exceptions import (
     BackendError,
     BrokerUnavailable,
     ImproperlyConfigured,
+    LeaseLost,
     MessageTooLarge,
 )
 from chervil.ids import new_id
-from chervil.testing.harness import claim, in_fork, make_message, wait_for
+from chervil.testing.harness import claim, ids_of, in_fork, make_message, wait_for
 from chervil.wire.message import Outcome
 
 
@@ -271,3 +272,40 @@ def _assert_no_connections(broker: SqliteBroker) -> None:
     assert not broker.database._idle
     found = {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
     assert broker.location.path not in found
+
+
+def _wait_for_a_look(broker: SqliteBroker) -> None:
+    wait_for(lambda: time.monotonic() > broker.database._look_at, "it looks again")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_deleted_or_replaced_in_use(
+    replaced: bool, path: Path, broker: SqliteBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = broker.consumer([Queue("q")], "node")
+    broker.publish([make_message("q"), make_message("q")])
+    (mine, _) = claim(consumer, 2)
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        os.unlink(name)
+    if replaced:
+        with_others = SqliteBroker(f"sqlite:///{path}")
+        theirs = make_message("q")
+        with_others.publish([theirs])
+        with_others.close()
+    _wait_for_a_look(broker)
+    # What is sent now is where everybody looks for it.
+    sent = make_message("q")
+    broker.publish([sent])
+    assert "deleted or replaced" in caplog.text
+    with pytest.raises(LeaseLost):
+        consumer.renew()
+    time.sleep(max(0, consumer._database._look_at - time.monotonic()))
+    with pytest.raises(LeaseLost):
+        consumer.exchange([Settlement(mine)], 1)
+    consumer.close()
+    fresh = SqliteBroker(f"sqlite:///{path}")
+    again = fresh.consumer([Queue("q")], "node")
+    expected = [theirs.id, sent.id] if replaced else [sent.id]
+    assert ids_of(claim(again, len(expected))) == expected
+    again.close()
+    fresh.close()

@@ -313,6 +313,7 @@ def test_datagrams_of_unknown_kinds_are_ignored() -> None:
 
 
 def test_an_ear_hears_until_it_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "x.db").touch()
     places = Places(str(tmp_path / "x.db"))
     ear, bell = Ear(places, "l"), Bell(places)
     assert bell.ring([ear.name, "l-nobody"], b"news") == ["l-nobody"]
