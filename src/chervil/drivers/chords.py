@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from chervil.exceptions import BackendError
 from chervil.wire.message import Message
 
 
@@ -103,3 +104,50 @@ class JoinStore(Protocol):
     def forget_group(self, group: str) -> None:
         """Delete it."""
         ...
+
+
+class NoJoins:
+    """The part of a store that counts no members and keeps no groups."""
+
+    joins = False
+
+    def announce(self, joins: Mapping[str, int]) -> None:
+        """Refuse."""
+        raise _refused("chords")
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+        """Refuse."""
+        raise _refused("chords")
+
+    def sent(self, joins: Collection[str]) -> None:
+        """There is nothing to send."""
+
+    def unsent(self, age: float) -> Mapping[str, Message]:
+        """Know nothing."""
+        return {}
+
+    def joined(self, join: str) -> Joined | None:
+        """Know nothing."""
+        return None
+
+    def widen(self, join: str, by: int) -> None:
+        """Refuse."""
+        raise _refused("chords")
+
+    def close_joins(self, joins: Collection[str]) -> None:
+        """There is nothing to close."""
+
+    def put_group(self, group: str, payload: bytes, expires: float) -> None:
+        """Refuse."""
+        raise _refused("saved groups")
+
+    def get_group(self, group: str) -> bytes | None:
+        """Know nothing."""
+        return None
+
+    def forget_group(self, group: str) -> None:
+        """There is nothing to delete."""
+
+
+def _refused(what: str) -> BackendError:
+    return BackendError(f"{what} need a result store that all can read: set result_backend")

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from chervil.drivers.chords import Arrival, Joined
-from chervil.exceptions import BackendError, ImproperlyConfigured
-from chervil.wire.message import Message, Outcome
+from chervil.drivers.chords import NoJoins
+from chervil.exceptions import ImproperlyConfigured
+from chervil.wire.message import Outcome
 
 
-class DisabledResults:
+class DisabledResults(NoJoins):
     """See :class:`chervil.drivers.contracts.ResultStore`.
 
     :param options: none are known.
@@ -37,57 +37,12 @@ class DisabledResults:
         """A listener that never hears anything."""
         return DisabledListener(address)
 
-    # --- no chords, no saved groups
-
-    joins = False
-
-    def announce(self, joins: Mapping[str, int]) -> None:
-        """Refuse."""
-        raise _refused("chords")
-
-    def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
-        """Refuse."""
-        raise _refused("chords")
-
-    def sent(self, joins: Collection[str]) -> None:
-        """There is nothing to send."""
-
-    def unsent(self, age: float) -> Mapping[str, Message]:
-        """Know nothing."""
-        return {}
-
-    def joined(self, join: str) -> Joined | None:
-        """Know nothing."""
-        return None
-
-    def widen(self, join: str, by: int) -> None:
-        """Refuse."""
-        raise _refused("chords")
-
-    def close_joins(self, joins: Collection[str]) -> None:
-        """There is nothing to close."""
-
-    def put_group(self, group: str, payload: bytes, expires: float) -> None:
-        """Refuse."""
-        raise _refused("saved groups")
-
-    def get_group(self, group: str) -> bytes | None:
-        """Know nothing."""
-        return None
-
-    def forget_group(self, group: str) -> None:
-        """There is nothing to delete."""
-
     def expire(self) -> int:
         """Nothing is there that could expire."""
         return 0
 
     def close(self) -> None:
         """There is nothing to release."""
-
-
-def _refused(what: str) -> BackendError:
-    return BackendError(f"{what} need a result store: set result_backend")
 
 
 class DisabledListener:

@@ -16,6 +16,7 @@ from chervil.drivers.amqp.location import Location, parse
 from chervil.drivers.amqp.pool import PUBLISHING, Pool
 from chervil.drivers.amqp.properties import encode_properties, frames
 from chervil.drivers.amqp.replies import Inbox, ReplyOptions
+from chervil.drivers.chords import NoJoins
 from chervil.exceptions import (
     BackendError,
     BrokerUnavailable,
@@ -32,7 +33,7 @@ _BROKERS: Final = ("amqp", "amqps", "pyamqp")
 _open: weakref.WeakSet[RpcResults] = weakref.WeakSet()
 
 
-class RpcResults:
+class RpcResults(NoJoins):
     """See :class:`chervil.drivers.contracts.PrivateStore`.
 
     A result is sent to the queue that the task's message names in ``reply_to``, which is a
