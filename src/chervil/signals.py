@@ -227,6 +227,10 @@ task_internal_error = _signal(
 task_revoked = _signal("task_revoked", "request", "terminated", "signum", "expired")
 task_rejected = _signal("task_rejected", "message", "exc")
 task_unknown = _signal("task_unknown", "message", "exc", "name", "id")
+#: Not in Celery: a message is in the dead-letter queue now.
+task_dead_lettered = _signal(
+    "task_dead_lettered", "task_id", "name", "queue", "reason", "detail", "deliveries"
+)
 
 # --- a node
 celeryd_init = _signal("celeryd_init", "instance", "conf", "options")

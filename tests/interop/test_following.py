@@ -174,7 +174,8 @@ def test_a_chain_that_fails(
     client = clients["celery"]
     task = client.send(call, a=f"{side}-only", b=f"{other}-only")
     first = "(sent[id].parent.parent.get(timeout=20, propagate=False), sent[id].state)[1]"
-    wait_until(lambda: client(first, id=task) == "FAILURE", 2)
+    if broker.results != "rpc://":  # there Celery's client sees no state without a get()
+        wait_until(lambda: client(first, id=task) == "FAILURE", WAIT)
     failure = client.failure(task)
     assert (failure.state, failure.cls) == ("FAILURE", "CustomError")
 

@@ -105,6 +105,16 @@ def test_one_of_two_is_shut_down(start: Any) -> None:
     assert control.ping(timeout=WAIT) == [{"two@here": {"ok": "pong"}}]
 
 
+def test_dead_letters_are_counted(start: Any) -> None:
+    start("prefork", "-n", "one@here")
+    assert control.inspect("one@here", timeout=WAIT).dead_letters() == {}
+    pooled.rejected.delay()
+    pooled.rejected.delay()
+    wait_until(lambda: pooled.app.broker.depths()["celery"].dead == 2, WAIT)
+    counted = control.inspect("one@here", timeout=WAIT).dead_letters
+    wait_until(lambda: counted() == {"celery": 2}, WAIT)
+
+
 def test_it_can_be_turned_off(worker: Any, sqlite_url: str) -> None:
     worker("tests.apps.pooled", "-P", "solo", env={"CHERVIL_WORKER_ENABLE_REMOTE_CONTROL": "false"})
     assert control.ping(timeout=WAIT) == [], "nobody listens, so nobody is waited for"

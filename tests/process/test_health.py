@@ -60,8 +60,9 @@ def test_a_node_that_is_well(pool: str, worker: StartWorker, name: str, port: in
     assert (done.returncode, done.stdout) == (0, f"{name} is ready\n"), done.stderr
     assert health(name, "--live").returncode == 0
     state = json.loads(health(name, "--json").stdout)
-    assert state == {"node": name, "pid": node.pid, "live": True, "ready": True, "problems": []}
     assert get(port, "/live") == get(port, "/ready") == (200, state)
+    assert len(state.pop("broker")) == 16
+    assert state == {"node": name, "pid": node.pid, "live": True, "ready": True, "problems": []}
     assert node.stop() == 0
     done = health(name)
     assert done.returncode == 1
@@ -85,6 +86,17 @@ def test_a_second_node_of_the_same_name(worker: StartWorker, name: str) -> None:
     assert "is running here already" not in first.log()
     assert first.stop() == 0
     assert json.loads(health(name, "--json").stdout)["pid"] == second.pid
+
+
+def test_two_applications_may_have_nodes_of_one_name(
+    worker: StartWorker, name: str, tmp_path: Path
+) -> None:
+    worker("tests.apps.pooled", "-c", "1", "-n", name)
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    env = {"CHERVIL_BROKER_URL": url, "CHERVIL_RESULT_BACKEND": url}
+    other = worker("tests.apps.pooled", "-c", "1", "-n", name, env=env)
+    assert "Another application has a node named" in other.log()
+    assert "WARNING" not in other.log()
 
 
 @pytest.mark.requires_server("redis")

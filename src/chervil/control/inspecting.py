@@ -112,6 +112,11 @@ class Inspect:
         """Memory that the nodes' processes use."""
         return self._request("memsample")
 
+    def dead_letters(self) -> Any:
+        """How many messages of each queue a node put into the dead-letter queue since it
+        started. Celery's workers do not know this."""
+        return self._request("dead_letters")
+
     def memdump(self, samples: int = 10) -> Any:
         """The same, over time."""
         return self._request("memdump", samples=samples)

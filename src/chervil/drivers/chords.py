@@ -107,17 +107,19 @@ class JoinStore(Protocol):
 
 
 class NoJoins:
-    """The part of a store that counts no members and keeps no groups."""
+    """What a result store has of :class:`JoinStore` that cannot do it."""
 
     joins = False
+    #: What to do about it, for the errors.
+    instead = "set result_backend to SQLite, Redis or memory"
 
     def announce(self, joins: Mapping[str, int]) -> None:
         """Refuse."""
-        raise _refused("chords")
+        raise self._refused("chords need")
 
     def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         """Refuse."""
-        raise _refused("chords")
+        raise self._refused("chords need")
 
     def sent(self, joins: Collection[str]) -> None:
         """There is nothing to send."""
@@ -132,14 +134,14 @@ class NoJoins:
 
     def widen(self, join: str, by: int) -> None:
         """Refuse."""
-        raise _refused("chords")
+        raise self._refused("chords need")
 
     def close_joins(self, joins: Collection[str]) -> None:
         """There is nothing to close."""
 
     def put_group(self, group: str, payload: bytes, expires: float) -> None:
         """Refuse."""
-        raise _refused("saved groups")
+        raise self._refused("saved groups need")
 
     def get_group(self, group: str) -> bytes | None:
         """Know nothing."""
@@ -148,6 +150,5 @@ class NoJoins:
     def forget_group(self, group: str) -> None:
         """There is nothing to delete."""
 
-
-def _refused(what: str) -> BackendError:
-    return BackendError(f"{what} need a result store that all can read: set result_backend")
+    def _refused(self, what: str) -> BackendError:
+        return BackendError(f"{what} a result store that keeps what all can read: {self.instead}")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chervil.drivers.contracts import Delivery
-from chervil.worker.ends import Final
+from chervil.pools.frames import Job
+from chervil.worker.ends import Final, verdict_of
 
 if TYPE_CHECKING:
     from chervil.task import Task
@@ -46,3 +47,16 @@ class Flight(msgspec.Struct):
     final: Final | None = None
     #: For that no code of the application is called, of which an executor has died.
     quiet: bool = False
+
+    def job(self) -> Job:
+        """What an executor gets of it."""
+        delivery = self.delivery
+        return Job(
+            self.number,
+            delivery.deliveries,
+            delivery.head,
+            delivery.body,
+            delivery.queue,
+            bool(self.hard_limit or self.soft_limit),
+            None if self.final is None else verdict_of(self.final, self.quiet),
+        )

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -46,6 +47,8 @@ class Health(msgspec.Struct):
     ready: bool
     #: What is wrong, in words.
     problems: list[str]
+    #: The same for nodes on the same broker; see :func:`mark_of`.
+    broker: str = ""
 
 
 class Pulse:
@@ -83,13 +86,24 @@ class Pulse:
             found.append(f"{count} executors are missing")
         return found
 
-    def health(self, hostname: str, *, stopping: bool) -> Health:
-        """What is answered."""
+    def health(self, hostname: str, broker: str, *, stopping: bool) -> Health:
+        """What is answered.
+
+        :param broker: its URL.
+        """
         stuck, missing = self.stuck(), self.missing()
         if stopping:
             missing.append("it is stopping")
         live = not stuck
-        return Health(hostname, os.getpid(), live, live and not missing, stuck + missing)
+        ready = live and not missing
+        return Health(hostname, os.getpid(), live, ready, stuck + missing, mark_of(broker))
+
+
+def mark_of(url: str) -> str:
+    """Says whether two brokers are the same, and nothing of user and password."""
+    parts = urlsplit(url)
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 def socket_path(hostname: str) -> str:
@@ -195,6 +209,14 @@ class Responder:
         try:
             state = ask(self._path, "/live", 1.0)
         except OSError:
+            return
+        if state.broker != self._look().broker:
+            logger.info(
+                "Another application has a node named %s here (process %d): `chervil health` "
+                "asks this one from now on. -n gives it a name of its own",
+                self._hostname,
+                state.pid,
+            )
             return
         logger.warning(
             "A node named %s is running here already (process %d). Both work, but logs, "

@@ -24,19 +24,18 @@ from chervil import clock
 from chervil.backoff import Backoff
 from chervil.drivers.contracts import Action, Broker, Consumer, Delivery, ResultStore, Settlement
 from chervil.exceptions import LeaseLost, MessageTooLarge, OperationalError
-from chervil.pools.frames import Job, Kind, discard, job_number, pack_job, unpack_report
-from chervil.wire.message import Outcome
+from chervil.pools.frames import Kind, discard, job_number, pack_job, unpack_report
 from chervil.worker.admission import Admission
 from chervil.worker.adrift import Adrift
 from chervil.worker.appetite import Appetite
-from chervil.worker.ends import Final, something_waits, verdict_of
+from chervil.worker.ends import Final, something_waits
 from chervil.worker.fleet import Processes
 from chervil.worker.flight import Flight
 from chervil.worker.pollers import Pollers
 from chervil.worker.settling import Settling
 from chervil.worker.shutdown import COLD, RUN
 from chervil.worker.steering import Steering
-from chervil.worker.storing import Storing
+from chervil.worker.unstored import Unstored
 
 if TYPE_CHECKING:
     from chervil.worker.fleet import Fleet
@@ -73,21 +72,14 @@ class Hub:
         shared: bool,
         wakeup: int,
     ) -> None:
-        self._broker = broker
         self._consumer = consumer
-        self._store = store
-        self._storing = Storing(store)
         self._fleet = fleet
         self._flights = flights
         self._admission = admission
         self._settling = settling
         self._appetite = appetite
-        self._shared = shared
-        self._settlements: list[Settlement] = []
-        #: States of jobs that go on.
-        self._states: list[Outcome] = []
-        #: Ends of jobs whose messages are gone already.
-        self._loose: list[Settlement] = []
+        self._unstored = Unstored(broker, store, settling, shared=shared)
+        #: Jobs that begin when their acknowledgement is stored.
         self._early: list[Flight] = []
         self._hungry = True
         #: There may be reports.
@@ -105,6 +97,7 @@ class Hub:
         #: What other threads ask this one to do between two steps.
         self.requests: deque[Callable[[], None]] = deque()
         self.steering = Steering(flights, fleet, admission, appetite, self._end_revoked)
+        self.dead_letters = settling.dead_letters
         self.stopping = RUN
         #: Monotonic seconds at which the loop came round last.
         self.beat = monotonic()
@@ -123,7 +116,7 @@ class Hub:
         """Until :attr:`stopping` is set and what runs has ended."""
         self.thread = threading.get_ident()
         while self.stopping < COLD:
-            self.beat = now = monotonic()
+            now = self.beat = monotonic()
             if self._reported:
                 self._collect(now)
             self._fleet.tend(now)
@@ -143,32 +136,25 @@ class Hub:
                 blocked = self._retry_at > 0
                 if not blocked and self._has_work(room):
                     continue
-            if self.stopping and not (
-                self._flights or self._settlements or self._loose or self._states
-            ):
+            if self.stopping and not (self._flights or self._unstored):
                 break
             if not self.requests and not self._fleet.busy():
                 self._wait(now, room, blocked)
-
-    def _has_work(self, room: int) -> bool:
-        """Whether there is something to store, or may be something to claim."""
-        return bool(self._settlements or self._loose or self._states or (self._hungry and room > 0))
 
     @property
     def reachable(self) -> bool:
         """The last call to the broker was answered."""
         return not self._retry_at
 
+    def _has_work(self, room: int) -> bool:
+        """Whether there is something to store, or may be something to claim."""
+        return bool(self._unstored) or (self._hungry and room > 0)
+
     def settle_last(self) -> None:
         """After the executors have ended: store what they had finished."""
         self._collect(monotonic())
         try:
-            self._store_loose()
-            if not self._shared:
-                self._storing.first(self._settlements)
-            self._consumer.exchange(self._settlements, 0)
-            if not self._shared:
-                self._storing.last(self._settlements)
+            self._unstored.exchange(self._consumer, 0)
         except OperationalError as exc:
             logger.warning("What had ended last runs again, as it could not be stored: %s", exc)
 
@@ -179,12 +165,8 @@ class Hub:
 
     def _step(self, room: int) -> None:
         """Store what is to be stored, claim, dispatch."""
-        settlements = self._settlements
         try:
-            self._store_loose()
-            if not self._shared:
-                self._storing.first(settlements)
-            deliveries = self._consumer.exchange(settlements, room)
+            deliveries = self._unstored.exchange(self._consumer, room)
         except LeaseLost as exc:
             logger.error("%s", exc)
             self.lose()
@@ -192,9 +174,6 @@ class Hub:
         except OperationalError as exc:
             self._failed(exc)
             return
-        self._settlements = []
-        if not self._shared:
-            self._storing.last(settlements)
         acknowledged, self._early = self._early, []
         if self._retry_at:
             self._recovered()
@@ -205,19 +184,6 @@ class Hub:
                 self._dispatch(deliveries)
         for flight in acknowledged:
             self._send(flight)
-
-    def _store_loose(self) -> None:
-        """Store what belongs to no message that is claimed."""
-        if self._states:
-            self._store.put(self._states)
-            self._states = []
-        if self._loose:
-            self._storing.first(self._loose)
-            messages = [message for s in self._loose for message in s.publish]
-            if messages:
-                self._broker.publish(messages)
-            loose, self._loose = self._loose, []
-            self._storing.last(loose)
 
     def _failed(self, exc: OperationalError) -> None:
         wait = self._backoff.next()
@@ -245,23 +211,13 @@ class Hub:
                 self._send(verdict)
             else:  # it is sent when that is stored
                 self._early.append(verdict)
-                self._settlements.append(Settlement(delivery))
+                self._unstored.settlements.append(Settlement(delivery))
         self._stale_at = now + _STALE_SECONDS
 
     def _send(self, flight: Flight) -> None:
         flight.sent = True
-        delivery = flight.delivery
-        job = Job(
-            flight.number,
-            delivery.deliveries,
-            delivery.head,
-            delivery.body,
-            delivery.queue,
-            bool(flight.hard_limit or flight.soft_limit),
-            None if flight.final is None else verdict_of(flight.final, flight.quiet),
-        )
         try:
-            self._fleet.dispatch(flight, pack_job(job))
+            self._fleet.dispatch(flight, pack_job(flight.job()))
         except MessageTooLarge as exc:
             self._cannot_send(flight, exc)
 
@@ -270,13 +226,13 @@ class Hub:
         logger.error("Task %s[%s]: %s", flight.task.name, flight.task_id, exc)
         del self._flights[flight.number]
         if flight.final is not None:
-            self._settle(flight.final, flight.acked)
+            self._unstored.add(flight.final, flight.acked)
         elif flight.acked:
             outcome = self._settling.failed(flight, exc)
-            self._loose.append(Settlement(flight.delivery, outcome=outcome))
+            self._unstored.add(Settlement(flight.delivery, outcome=outcome), acked=True)
         else:
             until = clock.now() + _NO_ROOM_SECONDS
-            self._settlements.append(
+            self._unstored.settlements.append(
                 Settlement(flight.delivery, Action.DEFER, until=until, counted=False)
             )
 
@@ -290,7 +246,9 @@ class Hub:
                 continue
             discard(frame)
             if flight is not None and self._flights.pop(number) and not flight.lost:
-                self._settlements.append(Settlement(flight.delivery, Action.REQUEUE, counted=False))
+                self._unstored.settlements.append(
+                    Settlement(flight.delivery, Action.REQUEUE, counted=False)
+                )
         self._stale_at = None
         if stale:
             self._appetite.waited()
@@ -301,7 +259,7 @@ class Hub:
         frames = self._fleet.reports()
         if not frames:
             return
-        flights, settlements = self._flights, self._settlements
+        flights, add = self._flights, self._unstored.add
         total, count = 0.0, 0
         for frame in frames:
             report = unpack_report(frame)
@@ -322,7 +280,7 @@ class Hub:
                     self._send(flight)
                 continue
             if report.kind is Kind.STATE:
-                self._states.append(self._settling.state(flight, report))
+                self._unstored.states.append(self._settling.state(flight, report))
                 continue
             del flights[report.number]
             total += report.runtime
@@ -333,7 +291,7 @@ class Hub:
             if isinstance(settlement, Final) and flight.final is None:
                 self._end(settlement, flight.acked)
                 continue
-            (self._loose if flight.acked else settlements).append(settlement)
+            add(settlement, flight.acked)
         if count:
             self.processed += count
             self._appetite.ran(total, count)
@@ -347,7 +305,7 @@ class Hub:
             if flight.final is not None and not flight.quiet:
                 self._judge(flight.final, flight.acked, quiet=True)
             elif flight.final is not None:
-                self._settle(flight.final, flight.acked)
+                self._unstored.add(flight.final, flight.acked)
             else:
                 self._end(settlement, flight.acked)
         self._fleet.endings.clear()
@@ -360,16 +318,12 @@ class Hub:
         if isinstance(settlement, Final) and something_waits(settlement.delivery):
             self._judge(settlement, acked, quiet=False)
         else:
-            self._settle(settlement, acked)
+            self._unstored.add(settlement, acked)
 
     def _judge(self, final: Final, acked: bool, quiet: bool) -> None:
         flight = self._admission.judged(final, acked, quiet, monotonic())
         self._flights[flight.number] = flight
         self._send(flight)
-
-    def _settle(self, settlement: Settlement, acked: bool) -> None:
-        # Of a job whose message is gone already, only what it left behind is stored.
-        (self._loose if acked else self._settlements).append(settlement)
 
     def _end_revoked(self, flight: Flight) -> None:
         """A job that was cancelled before it began."""
@@ -381,8 +335,7 @@ class Hub:
     # --- waiting
 
     def _watch(self) -> None:
-        self._claims_told = self._consumer.fileno()
-        self._pollers = Pollers(self._fleet, self._claims_told, self._wakeup)
+        self._pollers = Pollers(self._fleet, self._consumer.fileno(), self._wakeup)
 
     def _wait(self, now: float, room: int, blocked: bool) -> None:
         listening = room > 0 and not blocked
@@ -404,7 +357,7 @@ class Hub:
         for descriptor, _ in ready:
             if descriptor == self._pollers.reports:
                 self._reported = True
-            elif descriptor == self._claims_told:
+            elif descriptor == self._pollers.claims:
                 told = True
             elif descriptor == self._wakeup:
                 self._on_wakeup()
@@ -429,6 +382,7 @@ class Hub:
         self._collect(monotonic())
         for exit_ in exits:
             fleet.bury(exit_)
+        self._reported = True  # by the fleet, for those that cannot any more
         self._take_endings()
         if replaced:
             self._watch()
@@ -450,14 +404,14 @@ class Hub:
 
     def replace_consumer(self) -> bool:
         """Have the consumer replaced; False when something is claimed. From any thread."""
-        self._replace = not (self._flights or self._settlements)
+        self._replace = not (self._flights or self._unstored.settlements)
         return self._replace
 
     def _start_over(self) -> None:
         """With a new consumer; what still runs is kept for the messages that come back."""
         if self._replace and not self._lost.is_set():
             self._replace = False
-            if self._flights or self._settlements:
+            if self._flights or self._unstored.settlements:
                 return
             self._lost.set()
         elif self._consumer is not self._abandoned:
@@ -482,12 +436,12 @@ class Hub:
             "claims belong to others now and it starts over",
             len(self._flights),
         )
-        self._adrift.abandon(self._flights, self._early, self._settlements, self._fleet)
+        self._adrift.abandon(self._flights, self._early, self._unstored.settlements, self._fleet)
 
     def _comes_back(self, arrived: Flight) -> bool:
         """Whether the job of a message that has come runs here already, or has ended."""
         settlement = self._adrift.settlement(arrived)
         if settlement is not None:
-            self._settlements.append(settlement)
+            self._unstored.settlements.append(settlement)
             return True
         return self._adrift.runs_on(arrived, self._flights)

@@ -235,7 +235,8 @@ class Node:
     def _health(self, fleet: Fleet) -> Health:
         """How this node is; in the thread that answers probes."""
         pulse = Pulse(self._hub, self._keeper, fleet, self._solo is not None and self._solo.running)
-        return pulse.health(self.hostname, stopping=bool(self._shutdown.asked))
+        url = self.app.conf.broker_url
+        return pulse.health(self.hostname, url, stopping=bool(self._shutdown.asked))
 
     def _connect(
         self,

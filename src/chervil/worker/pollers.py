@@ -22,8 +22,10 @@ class Pollers:
         #: While there is room for more; while there is none; while the run queue is full.
         self._all, self._inner, self._full = select.poll(), select.poll(), select.poll()
         descriptors = fleet.descriptors()
-        #: Where reports are told of; 0 where they are to be asked for.
+        #: Readable when there are reports; 0 where they are to be asked for.
         self.reports = descriptors[0] if descriptors else 0
+        #: Readable when there may be messages.
+        self.claims = consumer
         for descriptor in (*descriptors, wakeup):
             for poller in (self._all, self._inner, self._full):
                 poller.register(descriptor, select.POLLIN)

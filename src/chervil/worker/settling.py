@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from chervil import clock, signals, states
@@ -25,15 +27,19 @@ if TYPE_CHECKING:
     from chervil.worker.flight import Flight
 
 logger = logging.getLogger("chervil.worker")
+_DEAD = Action.DEAD
 
 
 class Settling:
     """Turns reports and deaths into settlements."""
 
     def __init__(self, app: Chervil, outcomes: Outcomes) -> None:
+        self._tasks = app.tasks
         self._outcomes = outcomes
         self._most = app.conf.task_max_deliveries
         self._lifetime = outcomes.lifetime
+        #: How many messages of each queue this node has put into the dead-letter queue.
+        self.dead_letters: Counter[str] = Counter()
 
     def state(self, flight: Flight, report: Report) -> Outcome:
         """The outcome of a report that is not the end."""
@@ -97,6 +103,31 @@ class Settling:
                 outcome.expires = expires
         settlement.others, settlement.arrivals = extra.others, extra.arrivals
         settlement.begins, settlement.closes = extra.begins, extra.closes
+
+    def stored(self, settlements: Sequence[Settlement]) -> None:
+        """The broker has taken these: tell of those that are dead letters now."""
+        for settlement in settlements:
+            if settlement.action is _DEAD:
+                self.dead_letters[settlement.delivery.queue] += 1
+                if signals.task_dead_lettered.receivers:
+                    self._tell(settlement)
+
+    def _tell(self, settlement: Settlement) -> None:
+        delivery = settlement.delivery
+        try:
+            head = decode_head(delivery.head)
+            name, ident = head.headers.task, head.headers.id
+        except DecodeError:  # which may be why it is there
+            name = ident = ""
+        signals.task_dead_lettered.send(
+            sender=self._tasks.get(name),
+            task_id=ident,
+            name=name,
+            queue=delivery.queue,
+            reason=settlement.reason,
+            detail=settlement.detail,
+            deliveries=delivery.deliveries,
+        )
 
     def failed(self, flight: Flight, error: Exception) -> Outcome | None:
         """The outcome of a job that could not be run here."""

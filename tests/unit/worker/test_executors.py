@@ -77,11 +77,16 @@ def test_closing_does_not_wait_for_a_fork_server_that_is_stopped(
     assert [pid for pid in pids(tmp_path) if parent_of(pid)] == []
 
 
+@pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("slow", [False, True])
 def test_an_executor_that_the_fork_server_could_not_tell_of(
-    slow: bool, make: Callable[..., Executors], tmp_path: Path, monkeypatch: Any
+    slow: bool, kernel: bool, make: Callable[..., Executors], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """It dies behind the fork, and before the answer; the child may be slow to begin."""
+    """It dies behind the fork, and before the answer; the child may be slow to begin.
+
+    With what Linux does about it, and without."""
+    if not kernel:
+        monkeypatch.setattr(forkserver, "_end_with", lambda _parent: None)
     server = forkserver.ForkServer
     become = server._become_executor
 

@@ -10,6 +10,7 @@ import pytest
 from chervil.drivers.contracts import Delivery, Settlement
 from chervil.exceptions import BrokerUnavailable, LeaseLost
 from chervil.pools.frames import Extra, Kind, job_number, pack_report, unpack_job
+from chervil.signals import task_dead_lettered
 from chervil.worker.shutdown import WARM
 from tests.support.hubs import Bench
 from tests.support.waiting import wait_until
@@ -208,6 +209,76 @@ def test_acknowledged_before_it_runs(make: Any) -> None:
     wait_until(lambda: len(bench.executors.jobs) == 2)
     bench.executors.end(2)
     wait_until(lambda: bench.hub.processed == 4)
+
+
+def test_what_a_dead_executor_had_not_begun_is_sent_again_at_once(make: Any) -> None:
+    """The fleet reports it in its place, and nothing tells of that report."""
+    bench = make(slots=1)
+    bench.noop.delay()
+    bench.start()
+    wait_until(lambda: bench.executors.jobs)
+    (taken,), bench.executors.jobs = bench.executors.jobs, []
+    late: list[bytes] = []
+    reports = bench.executors.reports
+
+    def with_late() -> list[bytes]:
+        found = [*reports(), *late]
+        late.clear()
+        return found
+
+    class Fleet:
+        def exits(self) -> tuple[list[str], bool]:
+            return ["an exit"], False
+
+        def bury(self, _exit: str) -> None:
+            late.append(pack_report(job_number(taken), Kind.NOT_BEGUN, 0.0, b""))
+
+    bench.executors.reports = with_late
+    on_wakeup = bench.hub._on_wakeup
+
+    def on_exit() -> None:
+        bench.hub._on_wakeup = on_wakeup
+        on_wakeup()
+        bench.hub._on_exits(Fleet())
+
+    bench.hub._on_wakeup = on_exit
+    bench._wakeup_in.send(b"!")
+    wait_until(lambda: bench.executors.jobs == [taken], 10)
+    bench.executors.end(1)
+    wait_until(lambda: bench.depth() == (0, 0))
+
+
+def test_dead_letters_are_told_of_when_they_are_stored(make: Any) -> None:
+    """Not before: what cannot be stored may be run again."""
+    told: list[dict[str, Any]] = []
+    ready: list[int] = []
+
+    def receive(signal: Any, sender: Any, **named: Any) -> None:
+        told.append({"sender": sender, **named})
+        ready.append(len(bench.app.broker.dead()))
+
+    bench = make(slots=2, consumer=lambda inner: Failing(inner, BrokerUnavailable, 2))
+    task_dead_lettered.connect(receive)
+    try:
+        bench.noop.delay()
+        bench.noop.delay()
+        bench.start()
+        wait_until(lambda: len(bench.executors.jobs) == 2)
+        (first, _), bench.executors.jobs = bench.executors.jobs, bench.executors.jobs[1:]
+        bench.executors._reports.append(
+            pack_report(job_number(first), Kind.REJECTED, 0.0, b"", Extra("", reason="bad"))
+        )
+        bench.executors.end(1)
+        wait_until(lambda: told, 10)
+    finally:
+        task_dead_lettered.disconnect(receive)
+    assert ready == [1]
+    assert [(call["sender"].name, call["reason"], call["queue"]) for call in told] == [
+        ("noop", "bad", "celery")
+    ]
+    assert (told[0]["deliveries"], told[0]["name"]) == (1, "noop")
+    assert told[0]["task_id"]
+    assert bench.hub.dead_letters == {"celery": 1}
 
 
 def test_waiting_jobs_that_are_acknowledged_stay_and_are_left_alone(make: Any) -> None:

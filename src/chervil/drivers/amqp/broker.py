@@ -94,7 +94,6 @@ class AmqpBroker:
         if not queues:
             raise ValueError("a consumer needs at least one queue")
         self.topology.known.clear()  # a queue may have gone since, with its server
-        self.declare(queues)
         return AmqpConsumer(self, queues, node, lease)
 
     # --- looking and tidying

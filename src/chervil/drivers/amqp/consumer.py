@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from chervil.drivers.amqp.broker import AmqpBroker
 
 logger = logging.getLogger("chervil.worker")
-#: Channels of a consumer's connection.
+#: Channels of a consumer's connection; another one is for declarations.
 CLAIMING: Final = 1
-_REVOKED: Final = 2
+_REVOKED: Final = 3
 _ACK: Final = b"\x01\x00\x01\x00\x00\x00\x0d" + m.BASIC_ACK.id
 
 
@@ -96,6 +96,7 @@ class AmqpConsumer:
     def _begin(self, queues: Sequence[Queue]) -> None:
         link, writer = self._link, self._broker.revocations
         self._ear.listen(link.fileno())
+        self._broker.topology.declare(link, queues, own=True)
         self._window = Window(link, CLAIMING, queues, self._broker.topology)
         self._revoked.follow(link, writer)
         if self._revoked.following:

@@ -30,13 +30,18 @@ class Topology:
         self.known: dict[str, Queue] = {}
         self.delays = Delays(location)
 
-    def declare(self, link: Link, queues: Iterable[Queue]) -> None:
+    def declare(self, link: Link, queues: Iterable[Queue], own: bool = False) -> None:
         """Declare what is not known to be there.
 
+        :param own: the connection stays, so that queues may be its own (``exclusive``).
         :raises Refused: something of that name is there with other properties, or the
             user may not declare it.
         """
-        wanted = [queue for queue in queues if self.known.get(queue.name) != queue]
+        wanted = [
+            queue
+            for queue in queues
+            if self.known.get(queue.name) != queue and (own or not queue.exclusive)
+        ]
         if not wanted:
             return
         delayed = [queue for queue in wanted if self._kombu_delays(queue)]

@@ -42,6 +42,8 @@ class Window:
         self._shared = not self._quorum and link.session.version < (4,)
         #: Tags of the consumers that the server knows.
         self._consuming: list[str] = []
+        #: Of these, a queue goes when nobody consumes from it.
+        self._fleeting = any(queue.auto_delete for queue in queues)
         self._round = 0
         #: 0: nothing is sent now.
         self.size = 0
@@ -75,11 +77,12 @@ class Window:
         if not self._shared:
             if size <= now < 4 * size:
                 return
-            self.close()
             if size > _LARGE:
                 size = 1 << (size - 1).bit_length()
             self._link.call(self._channel, m.BASIC_QOS, 0, min(size, _MOST), False)
+            old, self._consuming = self._consuming, []
             self._consume()
+            self._cancel(old)
         self.size = size
 
     def _consume(self) -> None:
@@ -105,10 +108,17 @@ class Window:
         self._link.calls(self._channel, calls)
 
     def close(self) -> None:
-        """Have nothing more sent; what was sent stays unsettled."""
+        """Have nothing more sent, or one message where that would be the end of a queue."""
+        if self._fleeting:
+            self.open(1)
+            return
         self.size = 0
-        if self._consuming:
-            tags, self._consuming = self._consuming, []
+        old, self._consuming = self._consuming, []
+        self._cancel(old)
+
+    def _cancel(self, tags: Sequence[str]) -> None:
+        """End consumers; what was sent to them stays unsettled."""
+        if tags:
             self._link.calls(self._channel, [(m.BASIC_CANCEL, tag, False) for tag in tags])
 
     def cancelled(self, tags: Iterable[str]) -> None:

@@ -51,9 +51,13 @@ def descendants(pid: int) -> set[int]:
 
 
 def send(pids: Iterable[int], number: int) -> set[int]:
-    """Send a signal to processes; those that were still there."""
+    """Send a signal to processes; those that were still there.
+
+    :raises ValueError: an id that the system takes for a whole group, ours perhaps.
+    """
     reached = set()
     for pid in pids:
+        _expect_one(pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
             reached.add(pid)
@@ -61,9 +65,18 @@ def send(pids: Iterable[int], number: int) -> set[int]:
 
 
 def send_group(group: int, number: int) -> None:
-    """Send a signal to a process group, if there is one."""
+    """Send a signal to a process group, if there is one.
+
+    :raises ValueError: an id that the system takes for our own.
+    """
+    _expect_one(group)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def _expect_one(number: int) -> None:
+    if number <= 1:
+        raise ValueError(f"{number} is not the id of a process to be killed")
 
 
 def kill(*pids: int) -> set[int]:

@@ -16,6 +16,8 @@ import msgspec
 
 #: The environment variable that names the directory.
 DIRECTORY = "CHERVIL_SOAK_DIRECTORY"
+#: The fault that alone has nothing run again; it delays what other faults may hit.
+STOP_EXECUTOR = "stop executor"
 
 
 class Entry(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -49,9 +51,14 @@ class Ledger:
         self._pid = 0
         self._file = -1
 
-    def write(self, what: str, task_id: str = "", name: str = "", **fields: object) -> None:
-        """Append an entry; it is stored when this returns."""
-        entry = Entry(what, monotonic(), task_id, name, **fields)  # type: ignore[arg-type]
+    def write(
+        self, what: str, task_id: str = "", name: str = "", *, at: float = 0.0, **fields: object
+    ) -> None:
+        """Append an entry; it is stored when this returns.
+
+        :param at: when it was; 0: now.
+        """
+        entry = Entry(what, at or monotonic(), task_id, name, **fields)  # type: ignore[arg-type]
         os.write(self._open(), msgspec.json.encode(entry) + b"\n")
 
     def _open(self) -> int:

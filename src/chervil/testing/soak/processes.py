@@ -78,8 +78,8 @@ class Member:
     def terminate(self) -> None:
         """Ask it to end."""
         self.expected = True
-        if self.pid:
-            os.kill(self.pid, signal.SIGTERM)
+        if pid := self.pid:
+            os.kill(pid, signal.SIGTERM)
 
     def wait(self, seconds: float) -> int | None:
         """Wait for its end; None when it did not end in that time."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from chervil.testing.faults import processes
 from chervil.testing.faults.proxy import Proxy
-from chervil.testing.soak.ledger import Ledger
+from chervil.testing.soak.ledger import STOP_EXECUTOR, Ledger
 from chervil.testing.soak.processes import Member
 
 #: Kinds of faults and their shares; those of connections need a broker that has some.
 _KILLS = {"executor": 40, "executors": 8, "fork server": 10, "hub": 12, "node": 10, "client": 15}
-_STOPS = {"stop node": 4, "stop executor": 4}
+_STOPS = {"stop node": 4, STOP_EXECUTOR: 4}
 _CUTS = {"cut": 20, "half close": 6, "cut reply": 12, "cut request": 6, "delay": 4, "freeze": 4}
 #: Longest stop of a node, in leases: now and then its claims go to others.
 _LONGEST_STOP = 1.6
@@ -58,7 +59,9 @@ class Trouble:
         elif kind == "client":
             done = self._kill_client(client)
         else:
-            done = bool(node.pid) and self._kill(kind, node, part, size)
+            # Asked for once: it may end at any moment, and 0 is the group of whoever asks.
+            pid = node.pid
+            done = bool(pid) and self._kill(kind, node, pid, part, size)
         if done:
             self.counts[kind] += 1
 
@@ -74,10 +77,20 @@ class Trouble:
 
     # --- processes
 
-    def _note(self, kind: str, member: Member, pids: set[int] | None, seconds: float = 0) -> None:
+    @contextlib.contextmanager
+    def _noted(
+        self, kind: str, member: Member, pids: set[int] | None = None, seconds: float = 0
+    ) -> Iterator[None]:
+        """What is done in the block is a fault that lasts so long after it.
+
+        This process may be kept waiting in between, so both ends of it are written down.
+        """
+        began = time.monotonic()
+        yield
         self._ledger.write(
             "fault",
             name=kind,
+            at=began,
             node=member.name,
             others=tuple(map(str, pids)) if pids is not None else ("all",),
             until=time.monotonic() + seconds,
@@ -90,49 +103,50 @@ class Trouble:
         client.signal_group(signal.SIGKILL)
         return True
 
-    def _kill(self, kind: str, node: Member, part: float, size: float) -> bool:
+    def _kill(self, kind: str, node: Member, pid: int, part: float, size: float) -> bool:
         if kind == "hub":
             node.expected = True
-            self._note(kind, node, None)
-            processes.kill(node.pid)
+            with self._noted(kind, node):
+                processes.kill(pid)
         elif kind == "node":
             node.expected = True
-            self._note(kind, node, None)
-            node.signal_group(signal.SIGKILL)
+            with self._noted(kind, node):
+                node.signal_group(signal.SIGKILL)
         elif kind == "fork server":
-            server = processes.fork_server(node.pid)
+            server = processes.fork_server(pid)
             if not server:
                 return False
-            self._note(kind, node, None)
-            processes.kill(server)
+            with self._noted(kind, node):
+                processes.kill(server)
         elif kind == "stop node":
-            self._stop_node(node, self._lease * _LONGEST_STOP * size)
+            self._stop_node(node, pid, self._lease * _LONGEST_STOP * size)
         else:
-            return self._kill_executors(kind, node, part, size)
+            return self._kill_executors(kind, node, pid, part, size)
         return True
 
-    def _kill_executors(self, kind: str, node: Member, part: float, size: float) -> bool:
-        found = sorted(processes.executors(node.pid))
+    def _kill_executors(self, kind: str, node: Member, pid: int, part: float, size: float) -> bool:
+        found = sorted(processes.executors(pid))
         if not found:
             return False
         if kind == "executors":
-            self._note(kind, node, set(found))
-            processes.kill(*found)
+            with self._noted(kind, node, set(found)):
+                processes.kill(*found)
             return True
         one = found[int(part * len(found))]
         if kind == "executor":
-            self._note(kind, node, {one})
-            processes.kill(one)
+            with self._noted(kind, node, {one}):
+                processes.kill(one)
         else:
-            processes.send([one], signal.SIGSTOP)
+            with self._noted(STOP_EXECUTOR, node, {one}, 3 * size):
+                processes.send([one], signal.SIGSTOP)
             until = time.monotonic() + 3 * size
             self._later.append((until, lambda: processes.resume(one)))
         return True
 
-    def _stop_node(self, node: Member, seconds: float) -> None:
-        self._note("stop node", node, None, seconds)
-        group = node.pid  # it may be killed while it is stopped; then the rest is to go on
-        processes.send_group(group, signal.SIGSTOP)
+    def _stop_node(self, node: Member, group: int, seconds: float) -> None:
+        # It may be killed while it is stopped; then the rest is to go on.
+        with self._noted("stop node", node, None, seconds):
+            processes.send_group(group, signal.SIGSTOP)
         until = time.monotonic() + seconds
         self._later.append((until, lambda: processes.send_group(group, signal.SIGCONT)))
 
@@ -153,9 +167,9 @@ class Trouble:
             proxy.delay = 0.3 * part
             self._later.append((time.monotonic() + 3 * size, lambda: _reset(proxy)))
         else:
-            proxy.frozen = True
             seconds = self._lease * _LONGEST_STOP * size
-            self._note(kind, member, None, seconds)
+            with self._noted(kind, member, None, seconds):
+                proxy.frozen = True
             self._later.append((time.monotonic() + seconds, lambda: _reset(proxy)))
         return True
 

@@ -10,13 +10,14 @@ from statistics import median
 import msgspec
 
 from chervil import states
-from chervil.testing.soak.ledger import Entry
+from chervil.testing.soak.ledger import STOP_EXECUTOR, Entry
 
 #: Seconds for which a task that has ended may be on its way to the broker: a process
 #: that is killed in that time takes the news of it along.
 SETTLING_SECONDS = 1.0
-#: Seconds between the line that says that a process is killed and its last instruction.
-_DYING_SECONDS = 0.1
+#: Seconds between a signal that kills a process, or a line that says so, and the last
+#: instruction of its last child: a machine with much to do does not run them at once.
+_DYING_SECONDS = 0.25
 
 
 class Run(msgspec.Struct):
@@ -124,8 +125,11 @@ class Judge:
         self._names: dict[str, str] = {}
         self._sent: dict[str, tuple[str, ...]] = {}
         self._followers: dict[str, tuple[str, ...]] = {}
+        self._leaders: dict[str, str] = {}
         self._runs: dict[tuple[str, int], list[Run]] = defaultdict(list)
         self._faults: list[Entry] = []
+        #: Stopped executors, which could not hand in what had ended.
+        self._stops: list[Entry] = []
         self._late: list[str] = []
         self._failed = 0
         for entry in entries:
@@ -138,6 +142,7 @@ class Judge:
                 self._names[entry.task_id] = entry.name
                 self._begun[entry.task_id] = entry.at, entry.node
                 self._followers[entry.task_id] = entry.others
+                self._leaders.update(dict.fromkeys(entry.others, entry.task_id))
             case "sent":
                 self._sent[entry.task_id] = entry.others
                 self._done[entry.task_id] = entry.at
@@ -155,6 +160,8 @@ class Judge:
             case "dying":
                 entry.others, entry.name = (str(entry.pid),), "of itself"
                 self._faults.append(entry)
+            case "fault" if entry.name == STOP_EXECUTOR:
+                self._stops.append(entry)
             case "fault":
                 self._faults.append(entry)
 
@@ -223,7 +230,9 @@ class Judge:
                     verdict.margins.append(cause.at - run.ended)
 
     def _was_sent_twice(self, task_id: str) -> bool:
-        """Whether the answer to its sender was cut off, so that it was sent again."""
+        """Whether the answer to its sender was cut off, so that it was sent again, and so
+        was what follows it."""
+        task_id = self._leaders.get(task_id, task_id)
         begun, client = self._begun.get(task_id, (0.0, ""))
         done = self._done.get(task_id, float("inf"))
         cuts = any(begun <= at <= done for at in self._breaks.get(client, ()))
@@ -241,10 +250,18 @@ class Judge:
             # A node that goes on finds on its run queue what others have by then.
             slack = SETTLING_SECONDS if fault.until > fault.at + _DYING_SECONDS else _DYING_SECONDS
             until = max(fault.until, fault.at) + slack
-            in_time = run.begun <= until and fault.at <= run.ended + SETTLING_SECONDS
+            in_time = run.begun <= until and fault.at <= self._settled_by(run)
             if hit and in_time and fault.at <= following.begun:
                 return fault
         return None
+
+    def _settled_by(self, run: Run) -> float:
+        """When the broker must have heard of the end of a run."""
+        until = run.ended + SETTLING_SECONDS
+        for stop in sorted(self._stops, key=lambda stop: stop.at):
+            if str(run.pid) in stop.others and stop.at <= until and stop.until > run.ended:
+                until = max(until, stop.until + SETTLING_SECONDS)
+        return until
 
 
 def _any_ended(runs: list[Run]) -> bool:

@@ -45,6 +45,12 @@ def stats(state: State, **_kwargs: Any) -> Any:
 
 
 @inspect_command()
+def dead_letters(state: State, **_kwargs: Any) -> Any:
+    """How many messages of each queue the node has put into the dead-letter queue."""
+    return state.dead_letters()
+
+
+@inspect_command()
 def active_queues(state: State, **_kwargs: Any) -> Any:
     """The queues that the node takes from."""
     return [info.queue_info(queue) for queue in state.node.queues]

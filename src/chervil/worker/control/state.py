@@ -70,6 +70,10 @@ class State:
         """How many tasks of each name the node has taken."""
         return self._hub.steering.totals()
 
+    def dead_letters(self) -> dict[str, int]:
+        """How many messages of each queue the node has put into the dead-letter queue."""
+        return dict(self._hub.dead_letters)
+
     def on_hub(self, work: Callable[[Steering], T]) -> T:
         """Have the hub do something between two steps, and wait for it.
 

@@ -315,6 +315,36 @@ def test_topic_exchanges(opened: Any, url: str, queue: str) -> None:
     broker.pool.give(link)
 
 
+@pytest.mark.parametrize("kind", ["auto_delete", "exclusive"])
+def test_a_message_for_all(opened: Any, url: str, queue: str, kind: str) -> None:
+    """As ``Broadcast``: each consumer has a queue of its own, which goes with it."""
+    broker = opened(url)
+    exchange = f"x-{queue}"
+    options: dict[str, Any] = {kind: True}
+    queues = [
+        Queue(queue + suffix, bindings=[Binding(exchange, "fanout", auto_delete=True)], **options)
+        for suffix in ("", "-2")
+    ]
+    broker.declare(queues)
+    consumers = [broker.consumer([one], "node") for one in queues]
+    for consumer in consumers:
+        consumer.room = 1
+        consumer.exchange((), 1)
+    sent = make_message(exchange, exchange=exchange, routing_key="")
+    broker.definition = lambda name: Queue(name, declare=False)
+    broker.publish([sent])
+    found = [claim(consumer, 1)[0] for consumer in consumers]
+    assert ids_of(found) == [sent.id] * 2
+    consumers[0].room = 0  # a node without room still has its queue
+    consumers[0].exchange((), 0)
+    broker.publish([make_message(exchange, exchange=exchange)])
+    consumers[0].room = 2
+    claim(consumers[0], 1)
+    for consumer in consumers:
+        consumer.close()
+    wait_for(lambda: ready(broker, queue) == 0, "it is gone")
+
+
 # --- settling
 
 
