@@ -337,3 +337,43 @@ def test_chords_survive_killed_nodes(start: Start, tmp_path: Path) -> None:
     assert [r.get(timeout=2 * WAIT) for r in results] == [2 * n + 4 for n in range(60)]
     # A body may run again where the node died during it, but it is the same one.
     assert set(lines(path)) == {result.id for result in results}
+
+
+@pytest.mark.requires_server("redis")
+@pytest.mark.parametrize("member", [early, add], ids=["acknowledged early", "acknowledged late"])
+def test_a_node_dies_before_it_calls_the_body(
+    member: Any,
+    worker: Callable[..., WorkerProcess],
+    sqlite_url: str,
+    server_url: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    """All members have ended, and the node that was to say so is gone; broker and results are
+    of different technologies, so that the two are not one step."""
+    conf, died = app.conf, tmp_path / "died"
+    prefix = f"test-{uuid.uuid4().hex[:12]}:"
+    app.close()
+    conf.broker_url, conf.result_backend = sqlite_url, server_url("redis")
+    conf.result_backend_transport_options = {"global_keyprefix": prefix}
+    env = {
+        "CHERVIL_BROKER_URL": conf.broker_url,
+        "CHERVIL_RESULT_BACKEND": conf.result_backend,
+        "CHERVIL_RESULT_BACKEND_TRANSPORT_OPTIONS": f'{{"global_keyprefix": "{prefix}"}}',
+        "CHERVIL_WORKER_LEASE": "2",
+        "DIED": str(died),
+    }
+    try:
+        arguments = [(n,) for n in range(3)] if member is early else [(n, 0) for n in range(3)]
+        header = [member.s(*each) for each in arguments]
+        result = chord(header, count.s(str(tmp_path / "bodies"))).delay()
+        first = worker("tests.apps.flows_cut", "-c", "1", env=env)
+        wait_until(died.exists, WAIT)
+        first.wait(WAIT)
+        assert result.state == "PENDING"
+        second = worker("tests.apps.flows_cut", "-c", "1", "-n", "second@here", env=env)
+        assert result.get(timeout=WAIT) == 3
+        said = "A dead node had not called the bodies of 1 complete chords" in second.log()
+        assert said or member is add
+    finally:
+        app.close()
+        conf.result_backend_transport_options = {}

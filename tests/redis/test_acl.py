@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chervil import chord
 from chervil.exceptions import BrokerUnavailable
 from tests.apps import pooled
 from tests.support.processes import WorkerProcess
@@ -29,6 +30,8 @@ def test_a_worker_and_a_client(redis_server: MakeServer, start: Start, client: C
     assert pooled.add.delay(1, 1).get(timeout=WAIT) == 2
     assert pooled.add.apply_async((2, 1), countdown=0.2).get(timeout=WAIT) == 3
     assert pooled.succeeds_after.delay(1).get(timeout=WAIT) == 1
+    joined = chord([pooled.add.s(1, 1), pooled.early_fine.s(2)], pooled.echo.s()).delay()
+    assert joined.get(timeout=WAIT)
     assert worker.stop() == 0
     assert "ERROR" not in worker.log()
     assert "WARNING" not in worker.log().replace("WARNING/hub] Stopping when", "")

@@ -214,6 +214,14 @@ class Following:
     ) -> None:
         """Note that a member of a chord's header has ended."""
         app, request = self.app, self.request
+        if not app.backend.joins:
+            import logging  # only here: not needed to import the package
+
+            text = (
+                "[%s] is a member of a chord, which this result_backend cannot join: no body is run"
+            )
+            logging.getLogger("chervil.task").error(text, member)
+            return
         join = group or options_of(chord).get("group_id") or ""
         trigger = app.publisher.message(
             UNLOCK,

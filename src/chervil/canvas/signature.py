@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from chervil.canvas.applying import Applying
 from chervil.canvas.freezing import Freezer
 from chervil.canvas.linking import Linking
+from chervil.canvas.showing import Showing
 from chervil.context import current_app
 from chervil.exceptions import ImproperlyConfigured
 from chervil.ids import new_id
@@ -46,7 +47,7 @@ def register_type(name: str | None = None) -> Callable[[_S], _S]:
     return register
 
 
-class Signature(Linking, Applying[R], dict[str, Any]):
+class Signature(Linking, Showing, Applying[R], dict[str, Any]):
     """A task with arguments and options, not yet sent.
 
     :param task: a task, its name, or another signature, which is copied.

@@ -34,6 +34,14 @@ class Arrival(msgspec.Struct, gc=False):
     trigger: Message
 
 
+def pack(trigger: Message) -> bytes:
+    """A trigger as a store keeps it."""
+    return msgspec.msgpack.encode(trigger)
+
+
+unpack = msgspec.msgpack.Decoder(Message).decode
+
+
 class Joined(msgspec.Struct):
     """What has arrived of a chord's header."""
 
@@ -57,8 +65,18 @@ class JoinStore(Protocol):
         """Record ends of members; those whose trigger the caller is to publish.
 
         An arrival that is recorded already answers the same as the first time, until
-        the join is closed.
+        the join is closed. A trigger is kept here until it is :meth:`sent`.
         """
+        ...
+
+    def sent(self, joins: Collection[str]) -> None:
+        """The triggers that :meth:`arrive` told of are published."""
+        ...
+
+    def unsent(self, age: float) -> Mapping[str, Message]:
+        """Triggers, by join, that :meth:`arrive` told of ``age`` seconds ago and that were
+        not sent, as their caller has died. A bounded number; each again only when as much
+        time has passed again."""
         ...
 
     def joined(self, join: str) -> Joined | None:
@@ -102,6 +120,13 @@ class NoJoins:
     def arrive(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         """Refuse."""
         raise self._refused("chords need")
+
+    def sent(self, joins: Collection[str]) -> None:
+        """There is nothing to send."""
+
+    def unsent(self, age: float) -> Mapping[str, Message]:
+        """Know nothing."""
+        return {}
 
     def joined(self, join: str) -> Joined | None:
         """Know nothing."""

@@ -75,6 +75,26 @@ class JoinConformance:
         assert not joins.arrive([first, second])
         assert joins.joined(join) is None
 
+    def test_a_trigger_is_found_until_it_is_sent(self, joins: ResultStore) -> None:
+        one, other = new_id(), new_id()
+        members = [arrival(join, index=0, size=1) for join in (one, other)]
+        for member in members:
+            member.trigger.headers["argsrepr"] = "(\u017c)"
+        assert len(joins.arrive(members)) == 2
+        assert not {one, other} & joins.unsent(60).keys()
+        joins.sent([other, new_id()])
+        found = joins.unsent(0)
+        assert one in found
+        assert other not in found
+        assert (found[one].id, found[one].queue) == (f"trigger-{one}", QUEUE)
+        assert found[one].headers == members[0].trigger.headers
+        assert found[one].body == members[0].trigger.body
+        assert one not in joins.unsent(60), "each time is counted anew"
+        assert one in joins.unsent(0)
+        assert joins.arrive([members[0]]), "who asks again sends it, too"
+        joins.close_joins([one])
+        assert one not in joins.unsent(0)
+
     def test_one_that_failed_fires_at_once_and_the_others_change_nothing(
         self, joins: ResultStore
     ) -> None:
@@ -168,6 +188,7 @@ class SettledJoinConformance:
         assert not consumer.exchange(settlements[:2], 10)
         (trigger,) = consumer.exchange(settlements[2:], 10)
         assert id_of(trigger) == f"trigger-{join}"
+        assert join not in joins.unsent(0)
         found = joins.joined(join)
         assert found is not None
         assert (found.complete, len(found.values)) == (True, 3)

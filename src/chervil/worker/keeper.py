@@ -31,6 +31,7 @@ class Keeper:
     :param lease: seconds; renewed three times in each.
     :param on_lost: called in this thread when the lease was lost.
     :param look: called in this thread about once a second.
+    :param send_again: called in this thread once in each lease.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Keeper:
         lease: float,
         on_lost: Callable[[], None],
         look: Callable[[], None] = lambda: None,
+        send_again: Callable[[], None] = lambda: None,
     ) -> None:
         self._consumer = consumer
         self._store = store
@@ -49,6 +51,7 @@ class Keeper:
         #: Monotonic seconds at which the loop came round last.
         self.beat = monotonic()
         self._look = look
+        self._send_again = send_again
         #: What was logged, and when: a broker that is away says the same every second.
         self._said: dict[str, float] = {}
         self._stop = threading.Event()
@@ -76,7 +79,7 @@ class Keeper:
             self._thread.join()
 
     def _run(self) -> None:
-        renew = recover = expire = monotonic()
+        renew = recover = expire = again = monotonic()
         while True:
             now = self.beat = monotonic()
             with self.lock:
@@ -91,10 +94,13 @@ class Keeper:
                     self._try(self._recover)
                     self._try(self._consumer.tend)
                     self._try(self._look)
+                if now >= again:
+                    again = now + 3 * self._period
+                    self._try(self._send_again)
                 if now >= expire:
                     expire = now + _EXPIRE_SECONDS
                     self._try(self._expire)
-            if self._stop.wait(max(0.01, min(renew, recover, expire) - monotonic())):
+            if self._stop.wait(max(0.01, min(renew, recover, expire, again) - monotonic())):
                 break
 
     def _renew(self) -> bool:

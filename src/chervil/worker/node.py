@@ -41,6 +41,7 @@ from chervil.worker.outcomes import Outcomes
 from chervil.worker.revocations import Revocations
 from chervil.worker.settling import Settling
 from chervil.worker.shutdown import COLD, WARM, Shutdown, Wakeup
+from chervil.worker.storing import send_again
 from chervil.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -303,7 +304,9 @@ class Node:
         self._end_consumer()
         consumer = self.app.broker.consumer(self.queues, self.hostname, self.lease)
         self._consumer = consumer
-        self._keeper = Keeper(consumer, self.app.backend, self.lease, self._lost, self._look)
+        self._keeper = Keeper(
+            consumer, self.app.backend, self.lease, self._lost, self._look, self._send_again
+        )
         self._keeper.start()
         return consumer
 
@@ -313,6 +316,10 @@ class Node:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close()
+
+    def _send_again(self) -> None:
+        """In the keeper's thread: what dead nodes did not send."""
+        send_again(self.app.backend, self.app.broker, self.lease)
 
     def _lost(self) -> None:
         """In the keeper's thread: the lease ran out."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from chervil.drivers.contracts import Broker, Consumer, Delivery, ResultStore, Settlement
-from chervil.exceptions import OperationalError
 from chervil.wire.message import Outcome
 from chervil.worker.settling import Settling
-from chervil.worker.storing import close_joins, put_first
-
-logger = logging.getLogger("chervil.worker")
+from chervil.worker.storing import Storing
 
 
 class Unstored:
@@ -25,6 +21,7 @@ class Unstored:
     ) -> None:
         self._broker = broker
         self._store = store
+        self._storing = Storing(store)
         self._settling = settling
         self._shared = shared
         self.settlements: list[Settlement] = []
@@ -53,11 +50,11 @@ class Unstored:
             self._store_loose()
         settlements = self.settlements
         if not self._shared:
-            put_first(self._store, settlements)
+            self._storing.first(settlements)
         deliveries = consumer.exchange(settlements, limit)
         self.settlements = []
         if not self._shared:
-            self._close_joins(settlements)
+            self._storing.last(settlements)
         self._settling.stored(settlements)
         return deliveries
 
@@ -67,16 +64,9 @@ class Unstored:
             self._store.put(self.states)
             self.states = []
         if self._loose:
-            put_first(self._store, self._loose)
+            self._storing.first(self._loose)
             messages = [message for s in self._loose for message in s.publish]
             if messages:
                 self._broker.publish(messages)
             loose, self._loose = self._loose, []
-            self._close_joins(loose)
-
-    def _close_joins(self, settlements: Sequence[Settlement]) -> None:
-        """What these needed is stored: what is left of their chords may as well expire."""
-        try:
-            close_joins(self._store, settlements)
-        except OperationalError as exc:
-            logger.warning("What arrived at chords that have begun stays until it expires: %s", exc)
+            self._storing.last(loose)

@@ -122,7 +122,9 @@ def steps(tree: Tree) -> list[Tree]:
     nothing: list[Tree] = []
     for step in tasks_of(tree):
         if kind_of(step) == "chain":
-            found += steps(step)
+            for inner in steps(step):  # one of empty groups alone is nothing here, too
+                empty = kind_of(inner) == "group" and not members(inner)
+                (nothing if empty else found).append(inner)
         elif kind_of(step) == "group" and len(members(step)) == 1:
             found += steps(chain_of(members(step)))
         elif kind_of(step) == "group" and not members(step):

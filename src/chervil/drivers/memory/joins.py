@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from chervil.drivers.chords import Arrival, Joined
+from chervil.wire.message import Message
 
 #: Seconds after which a join that nothing arrives at any more is given up.
 KEPT = 90 * 86400.0
@@ -15,7 +16,7 @@ CLOSED_KEPT = 86400.0
 class Join:
     """A join: who has arrived."""
 
-    __slots__ = ("arrived", "closed", "fired", "size", "touched", "wider")
+    __slots__ = ("arrived", "closed", "fired", "size", "touched", "unsent", "wider")
 
     def __init__(self) -> None:
         self.size = self.wider = 0
@@ -24,6 +25,8 @@ class Join:
         #: Who has fired the trigger.
         self.fired = ""
         self.closed = False
+        #: Since when a trigger is to be sent, and the trigger.
+        self.unsent: tuple[float, Message] | None = None
         self.touched = 0.0
 
 
@@ -44,7 +47,7 @@ class Joins:
     def arrive(self, arrivals: Iterable[Arrival], now: float, again: bool = False) -> list[Arrival]:
         """Record arrivals; those that fire.
 
-        :param again: also those that have fired before.
+        :param again: also those that have fired before; and triggers are kept.
         """
         fired = []
         for arrival in arrivals:
@@ -62,6 +65,7 @@ class Joins:
             whole = join.size > 0 and join.size + join.wider <= len(join.arrived)
             if arrival.failed or whole:
                 join.fired = arrival.member
+                join.unsent = (now, arrival.trigger) if again else None
                 fired.append(arrival)
         return fired
 
@@ -77,7 +81,23 @@ class Joins:
         for name in names:
             join = self.get(name, now)
             join.closed = True
+            join.unsent = None
             join.arrived.clear()
+
+    def sent(self, names: Iterable[str]) -> None:
+        """Keep their triggers no longer."""
+        for name in names:
+            if name in self._joins:
+                self._joins[name].unsent = None
+
+    def unsent(self, since: float, now: float) -> dict[str, Message]:
+        """Triggers that were not sent since then."""
+        found = {}
+        for name, join in self._joins.items():
+            if join.unsent is not None and join.unsent[0] <= since:
+                found[name] = join.unsent[1]
+                join.unsent = (now, join.unsent[1])
+        return found
 
     def expire(self, now: float, most: int) -> int:
         """Forget joins at which nothing happens any more."""

@@ -10,7 +10,7 @@ from chervil import clock
 from chervil.drivers.chords import Arrival, Joined
 from chervil.drivers.memory.listener import MemoryListener
 from chervil.drivers.memory.space import space_of
-from chervil.wire.message import Outcome
+from chervil.wire.message import Message, Outcome
 
 #: Outcomes that are deleted in one go.
 _EXPIRE = 1000
@@ -65,6 +65,17 @@ class MemoryResults:
         """See :meth:`chervil.drivers.contracts.ResultStore.arrive`."""
         with self.space.lock:
             return self.space.joins.arrive(arrivals, clock.now(), again=True)
+
+    def sent(self, joins: Collection[str]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.sent`."""
+        with self.space.lock:
+            self.space.joins.sent(joins)
+
+    def unsent(self, age: float) -> Mapping[str, Message]:
+        """See :meth:`chervil.drivers.contracts.ResultStore.unsent`."""
+        now = clock.now()
+        with self.space.lock:
+            return self.space.joins.unsent(now - age, now)
 
     def joined(self, join: str) -> Joined | None:
         """See :meth:`chervil.drivers.contracts.ResultStore.joined`."""

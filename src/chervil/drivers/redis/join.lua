@@ -6,6 +6,8 @@
 --   G<join>.s   string  how many there are;  G<join>.t: how many more were added
 --   G<join>.c   string  who sends the body, then "done"
 --   P_chervil.fired.<join>  string  the member with which we fired
+--   P_chervil.trigger.<join> string what somebody was to publish then
+--   P_chervil.unsent  zset  joins of which nobody said that it is; score: Unix time
 
 local KEPT, CLOSED = 90 * 86400000, 86400000
 
@@ -15,13 +17,15 @@ end
 
 local function close(join, group)
   redis.call('UNLINK', group .. '.j', group .. '.d', group .. '.s', group .. '.t',
-    P .. '_chervil.fired.' .. join)
+    P .. '_chervil.fired.' .. join, P .. '_chervil.trigger.' .. join)
   redis.call('SET', group .. '.c', 'done', 'PX', CLOSED)
 end
 
 -- The members that ARGV describes from place at on, as
 --   size (0: see .s), list and envelope of the trigger, member that fires if one has
 --   failed or '', n, n times (member, place or '+inf', value)
+-- again: the Unix time, where the trigger is to be published by who calls; then a member
+-- that has fired does so again.
 -- Answers the next place and the member that fires, if one does.
 local function arrive(at, join, group, again)
   local size, list, envelope, failed, n = unpack(ARGV, at, at + 4)
@@ -64,6 +68,10 @@ local function arrive(at, join, group, again)
   redis.call('SET', fired, last, 'PX', KEPT)
   if list ~= '' then
     redis.call('LPUSH', list, envelope)
+  end
+  if again then
+    redis.call('SET', P .. '_chervil.trigger.' .. join, envelope, 'PX', KEPT)
+    redis.call('ZADD', P .. '_chervil.unsent', again, join)
   end
   return after, last
 end

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from chervil import clock
-from chervil.drivers.chords import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined, pack, unpack
 from chervil.drivers.redis import joining, outcomes
 from chervil.drivers.redis.link import Argument, Pool
 from chervil.drivers.redis.listener import RedisListener
@@ -14,12 +14,14 @@ from chervil.drivers.redis.location import parse
 from chervil.drivers.redis.names import Names, group_prefix, result_prefix
 from chervil.drivers.redis.scripts import load
 from chervil.exceptions import BackendError
-from chervil.wire.message import Outcome
+from chervil.wire.message import Message, Outcome
 
 _STORE = load("outcomes.lua")
 _ARRIVE = load("arrive.lua")
 #: Outcomes that are stored by one call of the script; others wait as long.
 _AT_ONCE = 500
+#: Triggers that are found again in one go.
+_UNSENT = 100
 
 
 class RedisResults:
@@ -83,7 +85,9 @@ class RedisResults:
         """See :meth:`chervil.drivers.contracts.ResultStore.arrive`."""
         if not arrivals:
             return ()
-        fired = self._join(*joining.arrivals_of(arrivals, lambda arrival: (b"", b"")))
+        fired = self._join(
+            *joining.arrivals_of(arrivals, lambda arrival: (b"", pack(arrival.trigger)))
+        )
         pairs = set(zip(fired[::2], fired[1::2], strict=True))
         return [a for a in arrivals if (a.join.encode(), a.member.encode()) in pairs]
 
@@ -96,9 +100,36 @@ class RedisResults:
             return []
         with self._pool.link() as link:
             answer: list[bytes] = link.script(
-                _ARRIVE, (), self._names.prefix, self.groups, count, *arguments
+                _ARRIVE, (), self._names.prefix, self.groups, repr(clock.now()), count, *arguments
             )
         return answer
+
+    def sent(self, joins: Collection[str]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.sent`."""
+        if joins:
+            with self._pool.link() as link:
+                link.call("UNLINK", *map(self._trigger, joins))
+                link.call("ZREM", self._names.own("unsent"), *joins)
+
+    def unsent(self, age: float) -> Mapping[str, Message]:
+        """See :meth:`chervil.drivers.contracts.ResultStore.unsent`."""
+        key, now = self._names.own("unsent"), clock.now()
+        with self._pool.link() as link:
+            found = link.call("ZRANGEBYSCORE", key, "-inf", repr(now - age), "LIMIT", 0, _UNSENT)
+            if not found:
+                return {}
+            joins = [join.decode() for join in found]
+            triggers = link.call("MGET", *map(self._trigger, joins))
+            for join, trigger in zip(joins, triggers, strict=True):
+                if trigger is None:  # its body was sent
+                    link.call("ZREM", key, join)
+                else:
+                    link.call("ZADD", key, "XX", repr(now), join)
+        pairs = zip(joins, triggers, strict=True)
+        return {join: unpack(trigger) for join, trigger in pairs if trigger is not None}
+
+    def _trigger(self, join: str) -> bytes:
+        return self._names.own(f"trigger.{join}")
 
     def joined(self, join: str) -> Joined | None:
         """See :meth:`chervil.drivers.contracts.ResultStore.joined`."""

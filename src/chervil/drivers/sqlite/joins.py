@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from chervil.drivers.chords import Arrival, Joined
+from chervil.drivers.chords import Arrival, Joined, pack, unpack
 from chervil.drivers.sqlite.database import Link, blob
+from chervil.wire.message import Message
 
 #: Seconds after which a join that nothing arrives at any more is given up.
 KEPT: Final = 90 * 86400.0
@@ -34,7 +35,7 @@ def arrive(
 ) -> list[Arrival]:
     """Record arrivals, inside a transaction; those that fire.
 
-    :param again: also those that have fired before.
+    :param again: also those that have fired before; and triggers are kept.
     """
     by_join: dict[str, list[Arrival]] = {}
     for arrival in arrivals:
@@ -52,6 +53,9 @@ def arrive(
         last = _add(link, number, members)
         if last is not None:
             link.execute("UPDATE joins SET fired = ? WHERE id = ?", (last.member, number))
+            if again:
+                row = (number, now, blob(pack(last.trigger)))
+                link.execute("INSERT OR REPLACE INTO triggers VALUES (?, ?, ?)", row)
             fired.append(last)
     return fired
 
@@ -95,6 +99,35 @@ def close(link: Link, names: Collection[str], now: float) -> None:
             (name, now + CLOSED_KEPT),
         ).fetchone()
         link.execute("DELETE FROM arrivals WHERE join_id = ?", (number,))
+        link.execute("DELETE FROM triggers WHERE join_id = ?", (number,))
+
+
+def sent(link: Link, names: Iterable[str]) -> None:
+    """Keep their triggers no longer, inside a transaction."""
+    link.executemany(
+        "DELETE FROM triggers WHERE join_id = (SELECT id FROM joins WHERE name = ?)",
+        [(name,) for name in names],
+    )
+
+
+def some_unsent(link: Link, since: float) -> bool:
+    """Whether :func:`unsent` would find something; takes no write lock."""
+    return bool(
+        link.execute("SELECT 1 FROM triggers WHERE since <= ? LIMIT 1", (since,)).fetchone()
+    )
+
+
+def unsent(link: Link, since: float, now: float, most: int) -> dict[str, Message]:
+    """Triggers that were not sent since then, inside a transaction."""
+    rows = link.execute(
+        "SELECT join_id, name, message FROM triggers JOIN joins ON joins.id = join_id "
+        "WHERE since <= ? ORDER BY since LIMIT ?",
+        (since, most),
+    ).fetchall()
+    link.executemany(
+        "UPDATE triggers SET since = ? WHERE join_id = ?", [(now, number) for number, _, _ in rows]
+    )
+    return {name: unpack(message) for _, name, message in rows}
 
 
 def expire(link: Link, now: float, most: int) -> int:
@@ -102,7 +135,7 @@ def expire(link: Link, now: float, most: int) -> int:
     rows = link.execute(
         "SELECT id FROM joins WHERE expires <= ? ORDER BY expires LIMIT ?", (now, most)
     ).fetchall()
-    for table, column in (("arrivals", "join_id"), ("joins", "id")):
+    for table, column in (("arrivals", "join_id"), ("triggers", "join_id"), ("joins", "id")):
         link.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
     link.execute("DELETE FROM groups WHERE expires > 0 AND expires <= ?", (now,))
     return len(rows)

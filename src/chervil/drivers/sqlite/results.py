@@ -13,10 +13,12 @@ from chervil.drivers.sqlite.listener import SqliteListener
 from chervil.drivers.sqlite.location import parse
 from chervil.drivers.sqlite.wake import Bell, Places
 from chervil.exceptions import BackendError
-from chervil.wire.message import Outcome
+from chervil.wire.message import Message, Outcome
 
 #: Outcomes that are deleted in one go.
 _EXPIRE = 1000
+#: Triggers that are found again in one go.
+_UNSENT = 100
 
 
 class SqliteResults:
@@ -82,6 +84,17 @@ class SqliteResults:
             return ()
         now = clock.now()
         return self.database.write(lambda link: joins.arrive(link, arrivals, now, again=True))
+
+    def sent(self, names: Collection[str]) -> None:
+        """See :meth:`chervil.drivers.contracts.ResultStore.sent`."""
+        self.database.write(lambda link: joins.sent(link, names))
+
+    def unsent(self, age: float) -> Mapping[str, Message]:
+        """See :meth:`chervil.drivers.contracts.ResultStore.unsent`."""
+        now = clock.now()
+        if not self.database.read(lambda link: joins.some_unsent(link, now - age)):
+            return {}
+        return self.database.write(lambda link: joins.unsent(link, now - age, now, _UNSENT))
 
     def joined(self, join: str) -> Joined | None:
         """See :meth:`chervil.drivers.contracts.ResultStore.joined`."""

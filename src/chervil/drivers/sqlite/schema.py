@@ -20,7 +20,7 @@ from chervil.exceptions import ImproperlyConfigured
 #: Marks the file as ours (``PRAGMA application_id``): "Chrv".
 APPLICATION_ID: Final = 0x43687276
 #: Grows with each change to the tables (``PRAGMA user_version``).
-VERSION: Final = 3
+VERSION: Final = 4
 
 TABLES: Final = (
     # Queues are numbered, so that long names cost nothing in indexes. Rows stay.
@@ -146,6 +146,12 @@ ADDED: Final = (
         place INTEGER NOT NULL,
         value BLOB NOT NULL,
         UNIQUE (join_id, member)
+    )""",
+    # Triggers that somebody was to publish since a Unix time; few, and not for long: no index.
+    """CREATE TABLE IF NOT EXISTS triggers (
+        join_id INTEGER PRIMARY KEY,
+        since REAL NOT NULL,
+        message BLOB NOT NULL
     )""",
     """CREATE TABLE IF NOT EXISTS groups (
         name TEXT PRIMARY KEY,
