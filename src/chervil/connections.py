@@ -52,6 +52,8 @@ class Connected(Configured):
         #: Results go to who sent the task, so that the store is told before it is sent; as
         #: of when the broker or the store was used last.
         self.has_private_results = False
+        #: Likewise, whether there are results at all.
+        self.has_results = True
         #: ``Settings.version`` for which this was compared with the settings.
         self._compared = -1
         #: Where results are announced to this process.
@@ -134,7 +136,9 @@ class Connected(Configured):
                 self.waits.close()
                 self._backend.close()
                 self._backend = None
-            self.has_private_results = has_private_results(self.conf.effective_result_backend)
+            url = self.conf.effective_result_backend
+            self.has_private_results = has_private_results(url)
+            self.has_results = scheme_of(url) != "disabled"
             self._compared = self.conf.version
 
     def _broker_wanted(self) -> tuple[str, dict[str, Any]]:
@@ -155,9 +159,15 @@ class Connected(Configured):
     def check_awaits(self, task_id: str) -> None:
         """See that a result can come to this process.
 
-        :raises BackendError: it goes to another one.
+        :raises BackendError: it goes to another one, or to none.
         """
         store = self.private_backend
+        if not self.has_results:
+            raise BackendError(
+                f"the result of task {task_id} cannot be waited for: results are not kept. Set "
+                "result_backend, for example to redis://localhost, sqlite:///results.db, or "
+                "rpc:// with RabbitMQ"
+            )
         if store is not None and not store.awaits(task_id):
             raise BackendError(
                 f"the result of task {task_id} cannot be waited for here: with "

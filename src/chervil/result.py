@@ -175,7 +175,7 @@ class AsyncResult(Generic[R]):
         :raises BackendError: the result cannot come here.
         """
         app = self.app
-        if self._sent_from == app.address:
+        if self._sent_from == app.address and app.has_results:
             return True
         app.check_awaits(self.id)
         return False

@@ -628,3 +628,20 @@ def test_threads_and_coroutines_take_turns_at_reading(app: Chervil, wait_until: 
     for thread in threads:
         thread.join()
     assert parts == [mixed[:20], mixed[20:40]]
+
+
+@pytest.mark.parametrize("sent_here", [True, False])
+def test_waiting_where_no_results_are_kept_is_refused(
+    app_factory: Callable[..., Chervil], sent_here: bool
+) -> None:
+    app = app_factory(result_backend="disabled://")
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    result = add.delay(1, 2) if sent_here else app.AsyncResult("some-id")
+    with pytest.raises(BackendError, match="Set result_backend"):
+        result.get(timeout=5)
+    with pytest.raises(BackendError, match="Set result_backend"):
+        asyncio.run(result.aget(timeout=5))
