@@ -179,6 +179,7 @@ class Connected(Configured):
     def _open_broker(self) -> Broker:
         with self._lock:
             if self._broker is None:
+                self.conf.validate()
                 self._broker_for = self._broker_wanted()
                 broker = open_broker(*self._broker_for)
                 broker.definition = self._definition

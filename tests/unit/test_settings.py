@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -452,3 +452,12 @@ def test_errors_do_not_show_passwords(conf: Settings) -> None:
     with pytest.raises(ImproperlyConfigured) as error:
         Settings(environ={"CHERVIL_BROKER_TRANSPORT_OPTIONS": "redis://:geheim@host"})
     assert "geheim" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["task_serializer", "result_serializer", "result_compression"])
+def test_a_serializer_that_nobody_knows_is_found_at_start(
+    name: str, app_factory: Callable[..., Any]
+) -> None:
+    app = app_factory(**{name: "jsn"})
+    with pytest.raises(ImproperlyConfigured, match=f"{name}.*'jsn'.*known: "):
+        app.broker.depths()

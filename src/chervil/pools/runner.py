@@ -26,6 +26,7 @@ from chervil.exceptions import (
     MessageTooLarge,
     Reject,
     Retry,
+    Terminated,
     WorkerTerminate,
 )
 from chervil.execution import Ending, execute, format_traceback
@@ -443,5 +444,7 @@ def _line(task: Task[Any, Any], ending: Ending) -> tuple[int, str, tuple[Any, ..
         return logging.INFO, "%s: %s", (ending.status.lower(), value)
     if isinstance(value, tuple(task.throws)):
         return logging.INFO, "raised an expected error in %.6fs: %r", (runtime, value)
+    if isinstance(value, Terminated):  # an operator asked for it
+        return logging.INFO, "was ended by its cancellation after %.6fs", (runtime,)
     trace = (ending.traceback or repr(value)).rstrip()
     return logging.ERROR, "raised an error in %.6fs\n%s", (runtime, trace)

@@ -26,6 +26,7 @@ from chervil.settings.sources import (
     warn_no_effect,
 )
 from chervil.settings.table import SETTINGS
+from chervil.wire import compression, serializers
 
 _ENVIRONMENT, _OBJECT, _CODE = range(3)
 _ORIGINS: Final = ("environment", "object", "code")
@@ -216,6 +217,12 @@ class Settings(Fields, MutableMapping[str, Any]):
                 f"task_default_priority ({priority}) is more than task_queue_max_priority "
                 f"({highest})"
             )
+        # Not when they are set: an app may register its own later.
+        for name in ("task_serializer", "result_serializer"):
+            _check_known(name, self[name], serializers.names())
+        for name in ("task_compression", "result_compression"):
+            if self[name] is not None:
+                _check_known(name, self[name], compression.names())
 
     # --- showing -----------------------------------------------------------------------
 
@@ -306,3 +313,10 @@ def _parse(name: str, text: str) -> Any:
         raise ImproperlyConfigured(
             f"environment variable {SETTINGS[name].env} is {masked(text, name)!r}; expected {exc}"
         ) from None
+
+
+def _check_known(name: str, value: str, known: Iterable[str]) -> None:
+    if value not in known and "/" not in value:  # a content type does as well
+        raise ImproperlyConfigured(
+            f"setting {name!r} is {value!r}, which nobody has registered; known: {', '.join(known)}"
+        )
