@@ -84,8 +84,11 @@ def test_a_second_node_of_the_same_name(worker: StartWorker, name: str) -> None:
     second = worker("tests.apps.pooled", "-c", "1", "-n", name)
     assert f"is running here already (process {first.pid})" in second.log()
     assert "is running here already" not in first.log()
-    assert first.stop() == 0
-    assert json.loads(health(name, "--json").stdout)["pid"] == second.pid
+    assert health(name).stdout == f"{name} is ready\n" * 2
+    assert second.stop() == 0
+    assert json.loads(health(name, "--json").stdout)["pid"] == first.pid
+    first.kill_node()
+    assert health(name).returncode == 1
 
 
 def test_two_applications_may_have_nodes_of_one_name(

@@ -29,23 +29,27 @@ Exit codes: 0 yes; 1 no, or nobody answers; 2 wrong command line.
 @click.option("--json", "as_json", is_flag=True, help="Print all that it says, as JSON.")
 @click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for its answer.")
 def command(hostname: str | None, live: bool, as_json: bool, timeout: float) -> None:
-    from chervil.worker.health import ask, socket_path
+    from chervil.worker.health import ask_all
 
     try:
         name = node_name(hostname)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
-    path = "/live" if live else "/ready"
+    question = "/live" if live else "/ready"
     try:
-        state = ask(socket_path(name), path, timeout)
+        states = ask_all(name, question, timeout)
     except OSError as exc:
-        click.echo(f"Error: no node {name} of this user answers on this machine: {exc}", err=True)
+        click.echo(f"Error: node {name} does not answer: {exc}", err=True)
         raise SystemExit(exitcodes.ERROR) from exc
-    fine = state.live if live else state.ready
-    if as_json:
-        print_json({name: getattr(state, name) for name in state.__struct_fields__})
-    elif fine:
-        click.echo(f"{state.node} is {path[1:]}")
-    else:
-        click.echo(f"{state.node} is not {path[1:]}: {'; '.join(state.problems)}")
-    raise SystemExit(exitcodes.OK if fine else exitcodes.ERROR)
+    if not states:
+        click.echo(f"Error: there is no node {name} of this user on this machine", err=True)
+        raise SystemExit(exitcodes.ERROR)
+    fine = [state.live if live else state.ready for state in states]
+    for state, good in zip(states, fine, strict=True):
+        if as_json:
+            print_json({name: getattr(state, name) for name in state.__struct_fields__})
+        elif good:
+            click.echo(f"{state.node} is {question[1:]}")
+        else:
+            click.echo(f"{state.node} is not {question[1:]}: {'; '.join(state.problems)}")
+    raise SystemExit(exitcodes.OK if all(fine) else exitcodes.ERROR)

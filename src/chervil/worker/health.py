@@ -106,11 +106,13 @@ def mark_of(url: str) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
-def socket_path(hostname: str) -> str:
-    """Where a node of this name, of this user, on this machine answers."""
-    name = hashlib.sha256(hostname.encode()).hexdigest()[:16]
-    folder = f"chervil-{os.getuid()}"
-    return os.path.join(tempfile.gettempdir(), folder, f"{name}.sock")
+def _folder() -> str:
+    """Where the nodes of this user, on this machine, answer."""
+    return os.path.join(tempfile.gettempdir(), f"chervil-{os.getuid()}")
+
+
+def _prefix(hostname: str) -> str:
+    return hashlib.sha256(hostname.encode()).hexdigest()[:16] + "."
 
 
 def notify(text: str) -> None:
@@ -148,8 +150,9 @@ class Responder:
         self._hostname = hostname
         self._look = look
         self._listening: list[socket.socket] = []
-        self._path = socket_path(hostname)
-        self._own: tuple[int, int] | None = None
+        # One for each process, so that two nodes of one name do not take it from each other.
+        self._path = os.path.join(_folder(), f"{_prefix(hostname)}{os.getpid()}")
+        self._bound = False
         #: Held while this thread is at work; whoever forks takes it.
         self.lock = threading.Lock()
         self._watchdog = watchdog_seconds() / 2
@@ -169,8 +172,9 @@ class Responder:
             self._thread.join()
         for end in (*self._listening, self._stop_in, self._stop_out):
             end.close()
-        if self._own is not None and self._own == _identity(self._path):
-            os.unlink(self._path)
+        if self._bound:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
             with contextlib.suppress(OSError):  # other nodes answer there
                 os.rmdir(os.path.dirname(self._path))
 
@@ -198,33 +202,34 @@ class Responder:
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._listening.append(listening)
             listening.bind(self._path)
+            self._bound = True
             listening.listen(16)
         except OSError as exc:
             logger.warning("`chervil health` cannot ask this node: %s", exc)
-        else:
-            self._own = _identity(self._path)
 
     def _expect_nobody(self) -> None:
         """Warn where a node of the same name is running here."""
         try:
-            state = ask(self._path, "/live", 1.0)
+            states = ask_all(self._hostname, "/live", 1.0)
         except OSError:
             return
-        if state.broker != self._look().broker:
+        mine = self._look().broker
+        same = [state for state in states if state.broker == mine]
+        if same:
+            logger.warning(
+                "A node named %s is running here already (process %d). Both work, but logs, "
+                "inspection and control cannot tell them apart: give each a name of its own, such "
+                "as -n second@%%h",
+                self._hostname,
+                same[0].pid,
+            )
+        elif states:
             logger.info(
                 "Another application has a node named %s here (process %d): `chervil health` "
-                "asks this one from now on. -n gives it a name of its own",
+                "asks both. -n gives this one a name of its own",
                 self._hostname,
-                state.pid,
+                states[0].pid,
             )
-            return
-        logger.warning(
-            "A node named %s is running here already (process %d). Both work, but logs, "
-            "inspection and control cannot tell them apart: give each a name of its own, such as "
-            "-n second@%%h",
-            self._hostname,
-            state.pid,
-        )
 
     # --- the thread
 
@@ -270,13 +275,32 @@ class Responder:
             )
 
 
-def ask(path: str, question: str, timeout: float) -> Health:
-    """How the node is that answers on this Unix socket.
+def ask_all(hostname: str, question: str, timeout: float) -> list[Health]:
+    """How the nodes of that name are, of this user on this machine; none where there are none.
 
     :param question: ``/live`` or ``/ready``.
-    :param timeout: seconds.
-    :raises OSError: nobody answers there.
+    :param timeout: seconds for each.
+    :raises OSError: one is there and does not answer.
     """
+    folder, prefix = _folder(), _prefix(hostname)
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.startswith(prefix))
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            found.append(_ask(path, question, timeout))
+        except FileNotFoundError:
+            pass  # it ended just now
+        except ConnectionRefusedError:  # it was killed
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    return found
+
+
+def _ask(path: str, question: str, timeout: float) -> Health:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(timeout)
         asking.connect(path)
@@ -289,11 +313,3 @@ def ask(path: str, question: str, timeout: float) -> Health:
         return msgspec.json.decode(body, type=Health)
     except msgspec.DecodeError as exc:
         raise ConnectionError(f"the answer of {path} cannot be read: {exc}") from exc
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -22,7 +22,7 @@ from chervil.testing.soak.processes import MARK, Member, Members, leftovers, loo
 from chervil.testing.soak.trouble import Trouble
 from chervil.testing.soak.verdict import Judge, Verdict
 from chervil.wire.envelope import decode_head
-from chervil.worker.health import ask, socket_path
+from chervil.worker.health import ask_all
 
 if TYPE_CHECKING:
     from chervil.drivers.contracts import DeadLetter
@@ -177,9 +177,10 @@ class Soak:
 
     def _is_ready(self, node: Member) -> bool:
         try:
-            return ask(socket_path(f"{node.name}@soak"), "/ready", 5.0).ready
+            states = ask_all(f"{node.name}@soak", "/ready", 5.0)
         except OSError:
             return False
+        return bool(states) and all(state.ready for state in states)
 
     def _waiting(self) -> int:
         depth = self._app.broker.depths([self._queue]).get(self._queue)
