@@ -16,7 +16,7 @@ _HELP = """Delete all messages that wait in queues. They cannot be brought back.
   chervil -A hello purge                 the app's queues; asks before
   chervil -A hello purge -Q mail -f      this queue, without asking
 
-Running tasks and dead letters (see 'chervil dead') stay.
+Running tasks and dead letters (see 'chervil dead') stay, and on RabbitMQ delayed messages.
 """
 
 

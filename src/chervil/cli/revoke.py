@@ -14,9 +14,9 @@ _HELP = """Cancel tasks: they do not start any more, and with --terminate, what 
   chervil -A hello revoke 01a1f897-130b-7e7c-9d49-6949c64654b7
   chervil -A hello revoke ID ID ID --terminate
 
-Tasks that wait are REVOKED at once; their messages stay in 'chervil queues' until their
-turn comes. The broker remembers the ids for 30 days, also for nodes that are started
-later. It is not known whether there is a task of such an id.
+Tasks that wait are REVOKED at once (on RabbitMQ when their turn comes); their messages stay
+in 'chervil queues' until their turn comes. The broker remembers the ids for 30 days, also
+for nodes that are started later. It is not known whether there is a task of such an id.
 
 Without --terminate a task that is running already is not stopped. One that has ended keeps
 its result.

@@ -31,8 +31,8 @@ at once; what ran is run again by another worker.
 
 SETTING=VALUE overrides settings of the app, for example worker_prefetch_multiplier=1.
 
-Celery's -O, -S, --disable-prefetch, --without-gossip, --without-mingle, --without-heartbeat
-and --heartbeat-interval are accepted and have no effect.
+Celery's -O, -s, -S (--statedb), --disable-prefetch, --without-gossip, --without-mingle,
+--without-heartbeat and --heartbeat-interval are accepted and have no effect.
 """
 
 
