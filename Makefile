@@ -9,6 +9,10 @@ ARGS ?=
 # A .venv of another version is not replaced by PYTHON=; `make clean-venv` removes it.
 export PYTHON
 
+# With --quiet, --strict would see no warnings.
+BUILD_DOCS = said=$$(NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict 2>&1) || \
+	{ echo "$$said"; exit 1; }
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
@@ -34,7 +38,7 @@ check: $(VENV)/.ready-check $(VENV)/.ready-test $(VENV)/.ready-docs ## lint, for
 	@echo "mypy --strict"; $(PY) -m mypy --no-error-summary
 	@echo "layers"; $(PY) -m pytest --quiet --no-header --no-summary tests/unit/test_layers.py \
 		-p no:cacheprovider
-	@echo "docs"; NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --strict
+	@echo "docs"; $(BUILD_DOCS)
 	@echo "All checks passed."
 
 format: $(VENV)/.ready-check ## sort imports and format the code
@@ -42,7 +46,7 @@ format: $(VENV)/.ready-check ## sort imports and format the code
 	@$(PY) -m ruff format .
 
 docs: $(VENV)/.ready-docs ## build the documentation into site/
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --strict && echo "site/index.html"
+	@$(BUILD_DOCS) && echo "site/index.html"
 
 docs-serve: $(VENV)/.ready-docs ## show the documentation, rebuilt on every change
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve

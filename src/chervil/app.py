@@ -138,12 +138,11 @@ class Chervil(Periodic, Workflows):
         def task(self, fun=None, **options):
             """Make a task of a function; a decorator, with or without options.
 
-            :param name: the task's name; made from module and function when not given.
-            :param bind: the function takes the task as its first argument.
-            :param base: class of the task instead of the app's.
-            :param pydantic: validate arguments and result from annotations.
-            :param options: attributes of :class:`~chervil.task.Task`; others are set
-                on the task, too.
+            :param options: ``name`` of the task (made from module and function when not
+                given), ``bind=True`` (the function takes the task as its first argument),
+                ``base`` (class of the task instead of the app's), ``pydantic=True`` (validate
+                arguments and result from annotations), and attributes of
+                :class:`~chervil.task.Task`; others are set on the task, too.
             :raises ImproperlyConfigured: an option has a wrong value.
             :raises AlreadyRegistered: another function has this name.
             """

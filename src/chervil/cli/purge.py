@@ -45,9 +45,12 @@ def command(
     depths = broker.depths(chosen)
     waiting = sum(depth.ready + (depth.delayed or 0) for depth in depths.values())
     if not force:
-        delayed = sum(depth.delayed or 0 for depth in depths.values())
+        if any(depth.delayed is None for depth in depths.values()):
+            delayed = "delayed ones stay"
+        else:
+            delayed = f"{sum(depth.delayed or 0 for depth in depths.values()):,} of them delayed"
         click.confirm(
-            f"Delete {plural(waiting, 'message')} ({delayed:,} of them delayed) of "
+            f"Delete {plural(waiting, 'message')} ({delayed}) of "
             f"{', '.join(chosen)} in {mask_url(app.conf.broker_url)}?",
             abort=True,
         )
