@@ -19,7 +19,6 @@ import pytest
 from chervil.drivers.contracts import (
     Action,
     Broker,
-    Consumer,
     Depth,
     Queue,
     ResultStore,
@@ -35,19 +34,13 @@ from chervil.testing.harness import (
     ids_of,
     is_readable,
     make_message,
+    next_due,
     wait_for,
 )
 from chervil.testing.joining import SettledJoinConformance
 from chervil.testing.liveness import LivenessConformance
 from chervil.wire.envelope import decode_head
 from chervil.wire.message import Outcome
-
-
-def _next_due(consumer: Consumer) -> float | None:
-    """What it knows when it has looked at what it was told of, as a hub does."""
-    if consumer.drain():
-        assert not consumer.exchange((), 10)
-    return consumer.next_due()
 
 
 class BrokerConformance(LivenessConformance, SettledJoinConformance):
@@ -148,7 +141,7 @@ class BrokerConformance(LivenessConformance, SettledJoinConformance):
         assert ids_of(claim(consumer, 1)) == [now.id]
         assert not consumer.exchange((), 10)
         if broker.features.sees_delayed:
-            known = wait_for(lambda: _next_due(consumer), "the time of the delayed one")
+            known = wait_for(lambda: next_due(consumer), "the time of the delayed one")
             assert known == pytest.approx(due, abs=0.01)
             assert broker.depths([queue])[queue].delayed == 1
         (delivery,) = claim(consumer, 1)

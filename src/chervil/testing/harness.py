@@ -77,6 +77,16 @@ def claim(consumer: Consumer, count: int, patience: float = PATIENCE) -> list[De
     return found
 
 
+def next_due(consumer: Consumer) -> float | None:
+    """What it knows when it has looked at what it was told of, as a hub does.
+
+    What tells of a message may arrive after the call that stored it has returned.
+    """
+    if consumer.drain():
+        assert not consumer.exchange((), 10)
+    return consumer.next_due()
+
+
 def is_readable(consumer: Consumer, timeout: float = 0.0) -> bool:
     """Whether the consumer's descriptor is, within that many seconds."""
     poll = select.poll()
