@@ -169,7 +169,10 @@ def certificates(folder: Path) -> dict[str, str]:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
 
     new = ["-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=Test CA")
+    # As Python 3.13 wants them (VERIFY_X509_STRICT).
+    usage = "keyUsage=critical,keyCertSign,cRLSign"
+    names = ("-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=Test CA", "-addext", usage)
+    openssl("req", "-x509", *new, *names)
     openssl("req", *new, "-keyout", "key", "-out", "request", "-subj", "/CN=localhost")
     (folder / "names").write_text("subjectAltName=DNS:localhost")
     signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
