@@ -45,24 +45,24 @@ class Publisher(MessageBuilder):
             broker = _broker_of(options) or broker
         began = clock.monotonic()
         try:
-            self._store(broker, messages)
+            if self._app.has_private_results:
+                self._expect(messages)
+            broker.publish(messages)
         except OperationalError as exc:
             self._try_again(broker, messages, exc, options or {}, began)
         if signals.after_task_publish.receivers:
             _after(messages, bodies)
 
-    def _store(self, broker: Broker, messages: Sequence[Message]) -> None:
-        app = self._app
-        if app.has_private_results:
-            store, address = app.private_backend, app.address
-            ids = [
-                message.id
-                for message in messages
-                if message.reply_to == address and not message.headers.get("ignore_result")
-            ]
-            if ids and store is not None:
-                store.expect(address, ids)
-        broker.publish(messages)
+    def _expect(self, messages: Sequence[Message]) -> None:
+        """Tell a private store what is sent, before it is."""
+        store, address = self._app.private_backend, self._app.address
+        ids = [
+            message.id
+            for message in messages
+            if message.reply_to == address and not message.headers.get("ignore_result")
+        ]
+        if ids and store is not None:
+            store.expect(address, ids)
 
     def _try_again(
         self,
@@ -90,7 +90,9 @@ class Publisher(MessageBuilder):
                 failed = set(error.failed)
                 messages = [message for message in messages if message.id in failed]
             try:
-                self._store(broker, messages)
+                if self._app.has_private_results:
+                    self._expect(messages)
+                broker.publish(messages)
             except OperationalError as exc:
                 error = exc
             else:
